@@ -1,0 +1,1 @@
+"""From an artifact or a layer table, and a device, to a measurement."""

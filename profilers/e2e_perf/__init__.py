@@ -1,0 +1,1 @@
+"""E2E-Perf: analytic end-to-end performance of customised accelerators, one file a paradigm."""

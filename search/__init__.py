@@ -1,0 +1,1 @@
+"""Spaces, supernet, relaxation, predictor, objective, searcher and trainer. No device is needed here."""

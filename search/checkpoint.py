@@ -1,0 +1,82 @@
+"""Checkpoints: one safetensors file for tensors and the JSON that goes with them. No pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ehdnas.core.errors import DataError
+from ehdnas.core.files import atomic_path
+
+State = dict[str, Any]
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Write tensors and JSON-able `meta` to `path` atomically."""
+    owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(owned, str(temporary), metadata={"ehdnas": json.dumps(meta)})
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return (tensors, meta) of a checkpoint.
+
+    Raises:
+        DataError: the file is absent, truncated, or not one of ours.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            meta = json.loads((file.metadata() or {})["ehdnas"])
+            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise DataError(f"no checkpoint at {path}") from error
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise DataError(
+            f"{path} is not a whole checkpoint of ehdnas ({error}); delete it to start again"
+        ) from error
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """Return an optimizer's per-parameter tensors under flat names `prefix.index.key`."""
+    return {
+        f"{prefix}.{index}.{key}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
+    """Give an optimizer back the tensors that `flatten_optimizer` took from it."""
+    state: dict[int, State] = {}
+    for name, value in tensors.items():
+        if name.startswith(f"{prefix}."):
+            _, index, key = name.rsplit(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def restore_module(module: torch.nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
+    """Load the tensors named `model.*` into a module.
+
+    Raises:
+        DataError: they belong to another network.
+    """
+    own = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    try:
+        module.load_state_dict(own)
+    except RuntimeError as error:
+        raise DataError(
+            f"{where} holds the weights of another network: {str(error).splitlines()[-1]}"
+        ) from error
+
+
+def module_tensors(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Return a module's parameters and buffers under names `model.*`."""
+    return {f"model.{name}": value for name, value in module.state_dict().items()}

@@ -1,0 +1,1 @@
+"""Predictors: from an architecture, or a distribution over architectures, to a device metric."""

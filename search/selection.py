@@ -1,0 +1,104 @@
+"""From a learnt distribution to the architectures worth measuring, and the fastest one there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ehdnas.search.augment import Augmentation
+from ehdnas.search.loop import step_seed
+from ehdnas.search.objective import Constraint
+from ehdnas.search.predictor.base import Predictor
+from ehdnas.search.spaces.base import Architecture, Space, Supernet
+
+_DRAWS = 500
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture, its log-probability, and by how much it is predicted to break the budget."""
+
+    architecture: Architecture
+    log_prob: float
+    violation: float
+
+
+def candidates(space: Space, logits: Tensor, constraint: Constraint | None, seed: int) -> list[Candidate]:
+    """Return distinct draws from the distribution and its mode, best first.
+
+    Those predicted to meet the budget come first, most likely first; then the others, nearest first.
+    """
+    generator = torch.Generator().manual_seed(step_seed(seed, "candidates"))
+    drawn = {space.most_likely(logits): None}
+    with torch.no_grad():
+        for _ in range(_DRAWS):
+            drawn[space.decode(space.relax(logits, 1.0, generator))] = None
+        if constraint is not None:
+            drawn |= dict.fromkeys(_repaired(space, space.most_likely(logits), constraint))
+        found = list(drawn)
+        violations = (
+            torch.zeros(len(found)) if constraint is None else constraint.violation(space.encode_all(found))
+        )
+        likely = [float(space.log_prob(architecture, logits)) for architecture in found]
+    every = [Candidate(*row) for row in zip(found, likely, violations.tolist(), strict=True)]
+    return sorted(every, key=lambda one: (max(one.violation, 0.0), -one.log_prob))
+
+
+def fastest(
+    space: Space, predictor: Predictor, lower_is_better: bool, starts: list[Architecture]
+) -> Architecture:
+    """Return the architecture of the best predicted metric, by descent over neighbours from each start."""
+    sign = 1.0 if lower_is_better else -1.0
+    best, best_score = starts[0], float("inf")
+    with torch.no_grad():
+        for start in starts:
+            current, score = start, sign * float(predictor.log_value(space.encode_all([start])))
+            while True:
+                around = list(space.neighbours(current))
+                scores = sign * predictor.log_value(space.encode_all(around))
+                if float(scores.min()) >= score:
+                    break
+                current, score = around[int(scores.argmin())], float(scores.min())
+            if score < best_score:
+                best, best_score = current, score
+    return best
+
+
+def fastest_starts(space: Space, seed: int, count: int = 4) -> list[Architecture]:
+    """Return the reference and a few random architectures, fixed by the seed."""
+    rng = np.random.default_rng(step_seed(seed, "fastest"))
+    return [space.reference, *(space.sample(rng) for _ in range(count))]
+
+
+def supernet_accuracy(
+    space: Space, supernet: Supernet, architecture: Architecture, images: Tensor, labels: Tensor,
+    augmentation: Augmentation, batch: int,
+) -> float:  # fmt: skip
+    """Return the accuracy of an architecture with the shared weights, on images it was not trained on.
+
+    Batch norm uses each batch's own statistics: the running ones mix every architecture's.
+    """
+    supernet.train()
+    gates = space.encode(architecture)
+    correct = 0.0
+    with torch.no_grad():
+        for rows in torch.split(torch.arange(len(labels)), batch):
+            logits = supernet(augmentation.evaluate(images[rows]), gates)
+            correct += float((logits.argmax(1) == labels[rows]).sum())
+    return correct / len(labels)
+
+
+def _repaired(space: Space, start: Architecture, constraint: Constraint) -> list[Architecture]:
+    """Return the steps of a greedy walk from `start` to where the predictor says the budget is met."""
+    path = [start]
+    while float(constraint.violation(space.encode_all([path[-1]]))) > 0:
+        around = list(space.neighbours(path[-1]))
+        violations = constraint.violation(space.encode_all(around))
+        step = around[int(violations.argmin())]
+        if step in path:
+            break
+        path.append(step)
+    return path

@@ -1,0 +1,192 @@
+"""What every search space offers, and nothing about any one of them."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ehdnas.core.errors import UsageError
+from ehdnas.core.plugins import load_plugin
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One choice for every slot of a space; immutable and hashable."""
+
+    choices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """How large the networks of a space are built: the same for the supernet and the final network."""
+
+    channels: int
+    cells: int
+    image: tuple[int, int, int]
+    classes: int
+    stem: str = "cifar"
+
+    def __str__(self) -> str:
+        image = "x".join(str(size) for size in self.image)
+        return f"c{self.channels}x{self.cells}-{image}-{self.classes}-{self.stem}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a network that can be costed alone: a module and the [c, h, w] it is fed."""
+
+    name: str
+    module: nn.Module
+    image: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A space cut into pieces: `fixed` ones, and those that each (slot, choice) adds when chosen."""
+
+    fixed: tuple[Part, ...]
+    chosen: dict[tuple[int, int], tuple[Part, ...]] = field(default_factory=dict)
+
+
+class Supernet(nn.Module, ABC):
+    """The network that contains every architecture of a space, its weights shared between them."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, gates: Tensor) -> Tensor:
+        """Return logits [n, classes] of the one architecture that `gates` selects.
+
+        Args:
+            images: [n, c, h, w].
+            gates: [slots, choices], one-hot in value; gradients flow into them.
+        """
+
+
+class Space(ABC):
+    """A search space: slots with choices, and the rules that tie them together.
+
+    Nothing outside a space assumes that slots are independent: validity, sampling, the relaxation
+    and the neighbours of an architecture are all asked of the space.
+    """
+
+    name: str
+    slots: int
+    choices: int
+
+    @property
+    @abstractmethod
+    def reference(self) -> Architecture:
+        """The published network that relative budgets refer to."""
+
+    @abstractmethod
+    def is_valid(self, architecture: Architecture) -> bool:
+        """Return whether the choices obey the rules of the space."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """Return an architecture drawn from the whole of the space."""
+
+    @abstractmethod
+    def initial_logits(self) -> Tensor:
+        """Return the logits [slots, choices] of the distribution a search starts from."""
+
+    @abstractmethod
+    def relax(self, logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+        """Return gates [slots, choices] of a valid architecture drawn from `logits`.
+
+        One-hot in value; the gradient is that of the softmax at `temperature` (straight-through
+        Gumbel-softmax: Jang, Gu, Poole, ICLR 2017). With no `generator` the global one is used.
+        """
+
+    @abstractmethod
+    def most_likely(self, logits: Tensor) -> Architecture:
+        """Return the architecture of the highest probability under `logits`."""
+
+    @abstractmethod
+    def log_prob(self, architecture: Architecture, logits: Tensor) -> Tensor:
+        """Return the log-probability, a scalar, that `relax` draws this architecture."""
+
+    @abstractmethod
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
+        """Yield every valid architecture one decision away, in a fixed order."""
+
+    @abstractmethod
+    def parse(self, text: str) -> Architecture:
+        """Return the architecture a genotype describes, by name or in any text form of the space.
+
+        Raises:
+            UsageError: not a genotype of this space; the message says what is wrong with it.
+        """
+
+    @abstractmethod
+    def genotype(self, architecture: Architecture) -> dict[str, Any]:
+        """Return the genotype as JSON-able data that people can read."""
+
+    @abstractmethod
+    def text(self, architecture: Architecture) -> str:
+        """Return the shortest text form; `parse` reads it back."""
+
+    @abstractmethod
+    def check_shape(self, shape: NetworkShape) -> None:
+        """Raise UsageError where networks of this shape cannot be built, saying what would do."""
+
+    @abstractmethod
+    def network(self, architecture: Architecture, shape: NetworkShape, auxiliary: bool = False) -> nn.Module:
+        """Return the network, to be trained from scratch: [n, c, h, w] to logits [n, classes].
+
+        With `auxiliary` it returns (logits, auxiliary logits) while training.
+        """
+
+    @abstractmethod
+    def supernet(self, shape: NetworkShape) -> Supernet:
+        """Return the supernet of this shape."""
+
+    @abstractmethod
+    def parts(self, shape: NetworkShape) -> Parts:
+        """Return the space cut into pieces that can be costed alone."""
+
+    def encode(self, architecture: Architecture) -> Tensor:
+        """Return the one-hot form [slots, choices], float32."""
+        chosen = torch.tensor(architecture.choices)
+        return torch.nn.functional.one_hot(chosen, self.choices).float()
+
+    def encode_all(self, architectures: list[Architecture]) -> Tensor:
+        """Return the one-hot form of many at once, [n, slots, choices]."""
+        chosen = torch.tensor([architecture.choices for architecture in architectures])
+        return torch.nn.functional.one_hot(chosen.reshape(-1, self.slots), self.choices).float()
+
+    def decode(self, gates: Tensor) -> Architecture:
+        """Return the architecture that gates [slots, choices] select.
+
+        Raises:
+            UsageError: the gates are of another shape, or select no valid architecture.
+        """
+        if tuple(gates.shape) != (self.slots, self.choices):
+            raise UsageError(
+                f"{self.name}: gates must be {self.slots}x{self.choices}, not {tuple(gates.shape)}"
+            )
+        architecture = Architecture(tuple(gates.argmax(dim=1).tolist()))
+        if not self.is_valid(architecture):
+            raise UsageError(f"{self.name}: the gates select no valid architecture")
+        return architecture
+
+    def seed_of(self, architecture: Architecture) -> int:
+        """Return a number fixed by the architecture, for weights that must not depend on order."""
+        return int.from_bytes(hashlib.sha256(self.text(architecture).encode()).digest()[:4])
+
+
+def find_space(name: str) -> Space:
+    """Return the space registered under a name.
+
+    Raises:
+        UsageError: no such space; the message lists those there are.
+    """
+    space = load_plugin("ehdnas.spaces", name)()
+    assert isinstance(space, Space)
+    return space

@@ -1,0 +1,202 @@
+"""DARTS networks: cells of four nodes, with the edges of one architecture or of all of them.
+
+One set of modules serves the supernet and the final network: a final network is a supernet whose
+edges hold one operation each. Layout as in the authors' code (Liu, Simonyan, Yang, ICLR 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ehdnas.search.ops import FactorizedReduce, ReLUConvBN, build_operation
+from ehdnas.search.spaces.base import NetworkShape, Supernet
+from ehdnas.search.spaces.darts.genotype import CHOICES, EDGES, EDGES_PER_CELL, NODES, Choices, edges_of
+
+EdgeChoices = Mapping[int, tuple[int, ...]]
+"""Edge of a cell -> the choices that edge holds an operation for."""
+
+
+def reductions(cells: int) -> tuple[int, ...]:
+    """Return which cells halve the resolution: those at a third and two thirds of the depth."""
+    return tuple(sorted({cells // 3, 2 * cells // 3}))
+
+
+class Cell(nn.Module):
+    """A cell: two inputs, four nodes that each sum two edges, the nodes concatenated."""
+
+    def __init__(
+        self, edges: EdgeChoices, inputs: tuple[int, int], channels: int, reduction: bool,
+        reduced_before: bool, searching: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        # As the authors do: no affine parameters in the search, where they would rescale the choices,
+        # and pools normalised there, so that no operation wins by its scale.
+        affine = not searching
+        self.reduction = reduction
+        first, second = inputs
+        self.preprocess0: nn.Module = (
+            FactorizedReduce(first, channels, affine)
+            if reduced_before
+            else ReLUConvBN(first, channels, affine=affine)
+        )
+        self.preprocess1 = ReLUConvBN(second, channels, affine=affine)
+        self.edges = nn.ModuleDict()
+        for edge, choices in edges.items():
+            stride = 2 if reduction and EDGES[edge][1] < 2 else 1
+            for choice in choices:
+                operation = build_operation(CHOICES[choice], channels, stride, affine)
+                if searching and "pool" in CHOICES[choice]:
+                    operation = nn.Sequential(operation, nn.BatchNorm2d(channels, affine=False))
+                self.edges[f"{edge}_{choice}"] = operation
+
+    def forward(self, s0: Tensor, s1: Tensor, choices: Choices, gates: Tensor | None, drop: float) -> Tensor:
+        """Return [n, 4·C, h, w]; `gates` [14, choices] scale the edges, so that gradients reach them."""
+        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        for node in range(NODES):
+            used = [edge for edge in edges_of(node) if choices[edge]]
+            terms = [self._edge(edge, choices[edge], states, gates, drop) for edge in used]
+            states.append(terms[0] + terms[1])
+        return torch.cat(states[2:], dim=1)
+
+    def _edge(
+        self, edge: int, choice: int, states: list[Tensor], gates: Tensor | None, drop: float
+    ) -> Tensor:
+        operation = self.edges[f"{edge}_{choice}"]
+        out: Tensor = operation(states[EDGES[edge][1]])
+        if drop > 0 and self.training and not isinstance(operation, nn.Identity):
+            out = drop_path(out, drop)
+        return out if gates is None else out * gates[edge, choice]
+
+
+class AuxiliaryHead(nn.Module):
+    """The auxiliary classifier that DARTS trains with, its pooling fitted to small feature maps."""
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int) -> None:
+        super().__init__()
+        # 8x8 maps (CIFAR) and 7x7 maps (ImageNet) both come out as 2x2, as in the published heads.
+        pool = (min(5, size[0]), min(5, size[1]))
+        stride = 3 if min(size) >= 8 else 2
+        kernel = tuple(min(2, (side - window) // stride + 1) for side, window in zip(size, pool, strict=True))
+        self.features = nn.Sequential(
+            nn.ReLU(),
+            nn.AvgPool2d(pool, stride, count_include_pad=False),
+            nn.Conv2d(channels, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, (kernel[0], kernel[1]), bias=False),
+            nn.BatchNorm2d(768),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+        )
+        self.classifier = nn.Linear(768, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [n, channels, h, w] to logits [n, classes]."""
+        out: Tensor = self.classifier(self.features(x).flatten(1))
+        return out
+
+
+class Body(nn.Module):
+    """Stem, cells, pooling and classifier, shared by the supernet and the final network."""
+
+    def __init__(
+        self, shape: NetworkShape, edges: tuple[EdgeChoices, EdgeChoices], auxiliary: bool, searching: bool
+    ) -> None:
+        super().__init__()
+        imagenet = shape.stem == "imagenet"
+        self.stems = _imagenet_stem(shape) if imagenet else _cifar_stem(shape)
+        inputs = (shape.channels, shape.channels) if imagenet else (3 * shape.channels, 3 * shape.channels)
+        channels, reduced = shape.channels, imagenet
+        scale = 8 if imagenet else 1
+        self.cells = nn.ModuleList()
+        self.auxiliary: AuxiliaryHead | None = None
+        for index in range(shape.cells):
+            reduction = index in reductions(shape.cells)
+            channels, scale = (2 * channels, 2 * scale) if reduction else (channels, scale)
+            cell = Cell(edges[int(reduction)], inputs, channels, reduction, reduced, searching)
+            self.cells.append(cell)
+            inputs, reduced = (inputs[1], NODES * channels), reduction
+            if auxiliary and index == 2 * shape.cells // 3:
+                size = (shape.image[1] // scale, shape.image[2] // scale)
+                self.auxiliary = AuxiliaryHead(inputs[1], size, shape.classes)
+        self.auxiliary_at = 2 * shape.cells // 3
+        self.classifier = nn.Linear(inputs[1], shape.classes)
+        self.drop_path = 0.0
+
+    def run(self, x: Tensor, choices: Choices, gates: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return (logits, auxiliary logits or None) of one architecture."""
+        s0 = self.stems[0](x)
+        s1 = self.stems[1](s0) if len(self.stems) > 1 else s0
+        auxiliary = None
+        for index, cell in enumerate(self.cells):
+            part = slice(EDGES_PER_CELL, None) if cell.reduction else slice(EDGES_PER_CELL)
+            cell_gates = None if gates is None else gates[part]
+            s0, s1 = s1, cell(s0, s1, choices[part], cell_gates, self.drop_path)
+            if index == self.auxiliary_at and self.auxiliary is not None and self.training:
+                auxiliary = self.auxiliary(s1)
+        pooled = F.adaptive_avg_pool2d(s1, 1).flatten(1)
+        return self.classifier(pooled), auxiliary
+
+
+class DartsNetwork(Body):
+    """A final network: [n, c, h, w] to logits, or (logits, auxiliary logits) while training with the head."""
+
+    def __init__(self, choices: Choices, shape: NetworkShape, auxiliary: bool) -> None:
+        normal, reduction = choices[:EDGES_PER_CELL], choices[EDGES_PER_CELL:]
+        super().__init__(shape, (_used(normal), _used(reduction)), auxiliary, searching=False)
+        self.choices = choices
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Map images [n, c, h, w] to logits [n, classes]."""
+        logits, auxiliary = self.run(x, self.choices)
+        return logits if auxiliary is None else (logits, auxiliary)
+
+
+class DartsSupernet(Supernet):
+    """Every operation on every edge; a forward pass computes the one architecture its gates select."""
+
+    def __init__(self, shape: NetworkShape) -> None:
+        super().__init__()
+        every = {edge: tuple(range(1, len(CHOICES))) for edge in range(EDGES_PER_CELL)}
+        self.body = Body(shape, (every, every), auxiliary=False, searching=True)
+
+    def forward(self, images: Tensor, gates: Tensor) -> Tensor:
+        """Return logits [n, classes] of the architecture that `gates` [28, 8] select."""
+        choices = tuple(gates.argmax(dim=1).tolist())
+        return self.body.run(images, choices, gates if gates.requires_grad else None)[0]
+
+
+def _used(cell: Choices) -> EdgeChoices:
+    return {edge: (choice,) for edge, choice in enumerate(cell) if choice}
+
+
+def drop_path(x: Tensor, probability: float) -> Tensor:
+    """Drop whole samples of an edge (Larsson, Maire, Shakhnarovich, ICLR 2017), scaling up the rest."""
+    keep = 1 - probability
+    mask = torch.empty(len(x), 1, 1, 1, dtype=x.dtype).bernoulli_(keep)
+    return x * (mask / keep)
+
+
+def _cifar_stem(shape: NetworkShape) -> nn.ModuleList:
+    width = 3 * shape.channels
+    convolution = nn.Conv2d(shape.image[0], width, 3, padding=1, bias=False)
+    return nn.ModuleList([nn.Sequential(convolution, nn.BatchNorm2d(width))])
+
+
+def _imagenet_stem(shape: NetworkShape) -> nn.ModuleList:
+    width = shape.channels
+    first = nn.Sequential(
+        nn.Conv2d(shape.image[0], width // 2, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(width // 2),
+        nn.ReLU(),
+        nn.Conv2d(width // 2, width, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+    )
+    second = nn.Sequential(
+        nn.ReLU(), nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width)
+    )
+    return nn.ModuleList([first, second])

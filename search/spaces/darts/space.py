@@ -1,0 +1,168 @@
+"""The DARTS space: 28 edges of 8 choices, exactly two edges a node in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ehdnas.core.errors import UsageError
+from ehdnas.search.relaxation import gumbel_softmax
+from ehdnas.search.spaces.base import Architecture, NetworkShape, Parts, Space, Supernet
+from ehdnas.search.spaces.darts import genotype
+from ehdnas.search.spaces.darts.genotype import CHOICES, EDGES_PER_CELL, NODES, SLOTS, edges_of
+from ehdnas.search.spaces.darts.network import DartsNetwork, DartsSupernet
+from ehdnas.search.spaces.darts.parts import Cutter
+
+# Each node of each cell, as the slots of its candidate edges and the pairs it can take.
+_NODES = tuple(
+    tuple(offset + edge for edge in edges_of(node)) for offset in (0, EDGES_PER_CELL) for node in range(NODES)
+)
+
+
+class DartsSpace(Space):
+    """The space of Liu, Simonyan, Yang (ICLR 2019): 2.4e18 architectures.
+
+    Logits [28, 8]: columns 1 to 7 score an edge's operations, column 0 scores leaving it out. A node
+    draws its *pair* of edges from a softmax over the sums of −column 0, then each edge its operation,
+    so that a sample always has exactly two edges a node.
+    """
+
+    name = "darts"
+    slots = SLOTS
+    choices = len(CHOICES)
+
+    @property
+    def reference(self) -> Architecture:
+        """DARTS_V2, the second-order result of the paper."""
+        return self.parse("DARTS_V2")
+
+    def is_valid(self, architecture: Architecture) -> bool:
+        """Return whether every node takes exactly two edges."""
+        try:
+            genotype.check(architecture.choices)
+        except UsageError:
+            return False
+        return True
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """Return an architecture drawn uniformly: pairs of edges, then operations, repeats allowed."""
+        choices = [0] * SLOTS
+        for slots in _NODES:
+            for slot in rng.choice(slots, size=2, replace=False):
+                choices[slot] = int(rng.integers(1, len(CHOICES)))
+        return Architecture(tuple(choices))
+
+    def initial_logits(self) -> Tensor:
+        """Return zeros [28, 8]: every pair of edges and every operation as likely as any other."""
+        return torch.zeros(SLOTS, len(CHOICES))
+
+    def relax(self, logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+        """Return straight-through gates [28, 8] of a valid architecture drawn from `logits`."""
+        operations = gumbel_softmax(logits[:, 1:], temperature, generator)
+        used = torch.cat([
+            gumbel_softmax(_pair_logits(logits, slots), temperature, generator) @ _members(slots)
+            for slots in _NODES
+        ])  # fmt: skip
+        return torch.cat([1 - used[:, None], used[:, None] * operations], dim=1)
+
+    def most_likely(self, logits: Tensor) -> Architecture:
+        """Return the architecture of the highest probability under `logits`."""
+        choices = [0] * SLOTS
+        operations = logits[:, 1:].log_softmax(dim=1)
+        for slots in _NODES:
+            scores = _pair_logits(logits, slots) + torch.stack(
+                [operations[a].max() + operations[b].max() for a, b in combinations(slots, 2)]
+            )
+            for slot in list(combinations(slots, 2))[int(scores.argmax())]:
+                choices[slot] = 1 + int(operations[slot].argmax())
+        return Architecture(tuple(choices))
+
+    def log_prob(self, architecture: Architecture, logits: Tensor) -> Tensor:
+        """Return the log-probability, a scalar, that `relax` draws this architecture."""
+        operations = logits[:, 1:].log_softmax(dim=1)
+        total = logits.new_zeros(())
+        for slots in _NODES:
+            used = tuple(slot for slot in slots if architecture.choices[slot])
+            pair = list(combinations(slots, 2)).index((used[0], used[1]))
+            total = total + _pair_logits(logits, slots).log_softmax(dim=0)[pair]
+            for slot in used:
+                total = total + operations[slot, architecture.choices[slot] - 1]
+        return total
+
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
+        """Yield every architecture with one operation changed, or one edge moved, in a fixed order."""
+        choices = architecture.choices
+        for slots in _NODES:
+            free = [slot for slot in slots if not choices[slot]]
+            for slot in (slot for slot in slots if choices[slot]):
+                for choice in range(1, len(CHOICES)):
+                    if choice != choices[slot]:
+                        yield _changed(choices, {slot: choice})
+                for other in free:
+                    yield _changed(choices, {slot: 0, other: choices[slot]})
+
+    def parse(self, text: str) -> Architecture:
+        """Return the architecture of a published name, 28 digits, JSON, or a `Genotype(...)` literal."""
+        return Architecture(genotype.parse(text))
+
+    def genotype(self, architecture: Architecture) -> dict[str, Any]:
+        """Return {"normal": [[operation, input] * 8], "reduce": [...]}."""
+        return dict(genotype.to_cells(architecture.choices))
+
+    def text(self, architecture: Architecture) -> str:
+        """Return the 28 digits."""
+        return "".join(str(choice) for choice in architecture.choices)
+
+    def check_shape(self, shape: NetworkShape) -> None:
+        """Raise UsageError unless the sides divide by what the stem and the two reductions halve."""
+        multiple = 32 if shape.stem == "imagenet" else 4
+        _, height, width = shape.image
+        if height % multiple or width % multiple:
+            raise UsageError(
+                f"images of {height}x{width}: the {shape.stem} stem needs sides that divide by {multiple}; "
+                "set image_size"
+            )
+        if shape.channels < 2 or shape.channels % 2 or shape.cells < 3:
+            raise UsageError(
+                f"{shape.channels} channels and {shape.cells} cells: the DARTS space needs an even number of "
+                "channels and at least 3 cells"
+            )
+
+    def network(self, architecture: Architecture, shape: NetworkShape, auxiliary: bool = False) -> nn.Module:
+        """Return the network of an architecture, with or without the auxiliary head."""
+        self.check_shape(shape)
+        return DartsNetwork(architecture.choices, shape, auxiliary)
+
+    def supernet(self, shape: NetworkShape) -> Supernet:
+        """Return the supernet of this shape."""
+        self.check_shape(shape)
+        return DartsSupernet(shape)
+
+    def parts(self, shape: NetworkShape) -> Parts:
+        """Return the preprocessing, stem and classifier as fixed parts, each edge's operations as chosen."""
+        self.check_shape(shape)
+        return Cutter(shape, DartsNetwork(self.reference.choices, shape, auxiliary=False)).cut()
+
+
+def _pair_logits(logits: Tensor, slots: tuple[int, ...]) -> Tensor:
+    keep = -logits[list(slots), 0]
+    first, second = zip(*combinations(range(len(slots)), 2), strict=True)
+    return keep[list(first)] + keep[list(second)]
+
+
+def _members(slots: tuple[int, ...]) -> Tensor:
+    """Return the matrix [pairs, edges] that says which edges each pair holds."""
+    pairs = list(combinations(range(len(slots)), 2))
+    members = torch.zeros(len(pairs), len(slots))
+    for row, pair in enumerate(pairs):
+        members[row, list(pair)] = 1
+    return members
+
+
+def _changed(choices: tuple[int, ...], changes: dict[int, int]) -> Architecture:
+    return Architecture(tuple(changes.get(slot, choice) for slot, choice in enumerate(choices)))

@@ -1,0 +1,29 @@
+"""What every test can ask for: real CIFAR-10, and torch on one thread."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread():
+    # Tests run beside one another; torch is there only if a test module imported it.
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cifar_dir(tmp_path_factory) -> Path:
+    """The folder `cifar-10-batches-py` with 10,000 real training images and the test batch."""
+    data = Path(os.environ.get("EHDNAS_DATA", _ROOT.parent / "shared" / "data"))
+    unpack = data / "cifar10" / "unpack.py"
+    if not unpack.is_file():
+        pytest.skip(f"no CIFAR-10 at {unpack}: set EHDNAS_DATA to the data folder")
+    out = tmp_path_factory.mktemp("cifar10")
+    subprocess.run([sys.executable, str(unpack), str(out), "--shards", "1"], check=True, capture_output=True)
+    return out / "cifar-10-batches-py"

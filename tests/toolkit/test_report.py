@@ -1,0 +1,371 @@
+"""The report of a run: from the run's own files to the page, with stages missing, damaged or hostile."""
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+
+from ehdnas.core.artifact import Artifact, Manifest, Parity
+from ehdnas.core.errors import DataError, UsageError
+from ehdnas.core.files import read_json, sha256, write_json
+from ehdnas.core.measurement import Measurement, Statistics
+from ehdnas.pipeline.report import report
+from ehdnas.search.checkpoint import save_checkpoint
+from ehdnas.settings import Settings
+from ehdnas.workspace import Workspace
+
+GENOTYPE = "4004004040030400141001001010"
+NORMAL = ["sep_conv_3x3 0", "sep_conv_3x3 1", "sep_conv_3x3 0", "sep_conv_3x3 1", "sep_conv_3x3 1",
+          "skip_connect 0", "skip_connect 0", "dil_conv_3x3 2"]  # fmt: skip
+REDUCE = ["max_pool_3x3 0", "max_pool_3x3 1", "skip_connect 2", "max_pool_3x3 1", "max_pool_3x3 0",
+          "skip_connect 2", "skip_connect 2", "max_pool_3x3 1"]  # fmt: skip
+SHAPE = "c16x8-3x32x32-10-cifar"
+CLASSES = ["aeroplane", "<script>alert(1)</script>", "cat & $dog$", "猫"]
+VOID = {"meta", "br"}
+
+
+class Page(HTMLParser):
+    """Parses a page, keeping its tags and texts, and checks that elements close in order."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.tags, self.attributes, self.texts, self.open = [], [], [], []
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *pair) for pair in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *pair) for pair in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self):
+        return re.sub(r"[ \n]+", " ", " ".join(self.texts))
+
+
+def edges(pairs):
+    return [[operation, int(source)] for operation, source in (pair.split() for pair in pairs)]
+
+
+def search_record():
+    epochs = 25
+    history = []
+    for epoch in range(epochs):
+        record = {"epoch": epoch, "loss": 2.2 * math.exp(-epoch / 9) + 0.2, "entropy": 1.94 - 0.05 * epoch}
+        if epoch >= 5:
+            gap = 0.5 * math.exp(-(epoch - 5) / 4) - 0.03
+            record |= {"architecture_loss": record["loss"] + 0.15, "accuracy": 1 - record["loss"] / 3}
+            record |= {"violation": gap, "multiplier": 0.1, "temperature": 2.0}
+        history.append(record)
+    row = {"predicted": 3.1, "interval_factor": 1.08, "basis": "measured"}
+    candidates = [
+        {"genotype": GENOTYPE[::-1], "supernet_accuracy": 0.84, "value": 4.2, "meets": False, **row},
+        {"genotype": GENOTYPE, "supernet_accuracy": 0.82, "value": 3.25, "meets": True, **row},
+    ]
+    held = {"samples": 200, "spearman": 0.981, "within10": 0.93, "mape": 0.041, "constant_within10": 0.31}
+    return {
+        "genotype": GENOTYPE,
+        "cells": {"normal": edges(NORMAL), "reduce": edges(REDUCE)},
+        "chosen": candidates[-1],
+        "candidates": candidates,
+        "predictor": {"device": "pi4", "metric": "latency_ms", "basis": "measured", "held_out": held},
+        "history": history,
+        "space": "darts",
+        "shape": SHAPE,
+        "device": "pi4",
+        "budget": {"metric": "latency_ms", "bound": 4.0, "text": "latency <= 4 ms"},
+    }
+
+
+def measurement():
+    times = np.random.default_rng(0).gamma(40, 0.08, (3, 60))
+    passport = {
+        "governor": "performance",
+        "temperature_c": {"before": {"cpu": 48.2}, "after": {"cpu": 51.0}},
+        "machine": {"model": "Raspberry Pi 4", "cores": 4, "hostname": "attic-pi", "python": "3.11.2"},
+        "user": "alice",
+        "note": "reached as alice@attic-pi.lan at 192.168.7.20",
+        "sha256": "ab" * 32,
+    }
+    return Measurement(
+        device="pi4", basis="measured", metrics={"latency_ms": 3.21, "throughput_fps": 311.5},
+        statistics=Statistics.over(times.tolist()), samples_ms=times.tolist(), passport=passport,
+        flags=["spread of 6 %: something else was running"],
+    )  # fmt: skip
+
+
+def verify_record(**changes):
+    record = {"verdict": "PASS", "basis": "measured", "value": 3.21, "budget": search_record()["budget"]}
+    return {**record, "measurement": measurement().model_dump(), **changes}
+
+
+def train_record():
+    history = [
+        {"epoch": e, "loss": 2 * math.exp(-e / 12), "accuracy": 1 - 0.8 * math.exp(-e / 10)}
+        for e in range(50)
+    ]
+    return {"test_accuracy": 0.9417, "test_images": 10000, "train_images": 50000, "parameters": 263_914,
+            "epochs": 50, "history": history}  # fmt: skip
+
+
+def add_export(run):
+    path = run.folder / "export" / "model.tflite"
+    path.parent.mkdir()
+    path.write_bytes(b"not looked into")
+    parity = Parity(
+        images=256,
+        max_difference=2.5e-6,
+        mean_difference=1e-7,
+        top1_agreement=1.0,
+        threshold=1e-3,
+        passed=True,
+    )
+    manifest = Manifest(
+        file=path.name, target="tflite", precision="fp32", size_bytes=1_094_812, sha256=sha256(path),
+        inputs=[], outputs=[], versions={"tensorflow": "2.21.0"}, parity=parity, metadata={"classes": CLASSES},
+    )  # fmt: skip
+    Artifact(path=path, manifest=manifest).save()
+    kept = {"target", "size_bytes", "sha256", "parity"}
+    record = {**manifest.model_dump(include=kept), "file": str(path), "file_accuracy": 0.9415}
+    run.write("export", {"artifacts": [record]})
+
+
+def add_predictor(workspace, **changes):
+    rng = np.random.default_rng(1)
+    seen = rng.uniform(2, 7, 200)
+    quality = search_record()["predictor"]["held_out"] | {
+        "predicted": (seen * rng.normal(1, 0.05, 200)).tolist(),
+        "measured": seen.tolist(),
+    }
+    identity = {
+        "method": "embedding",
+        "space": "darts",
+        "shape": SHAPE,
+        "device": "pi4",
+        "metric": "latency_ms",
+    }
+    meta = {"format": 1, "identity": identity, "quality": quality | changes}
+    save_checkpoint(workspace.predictors / "pi4.safetensors", {"model.residuals": torch.zeros(2)}, meta)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path)
+
+
+@pytest.fixture
+def searched(workspace):
+    """A run with a finished search, and nothing after it."""
+    settings = Settings(data="cifar10:/home/alice/my data", device="pi4", budget="latency <= 4 ms", seed=7)
+    device = {
+        "name": "pi4",
+        "kind": "ssh",
+        "title": "Raspberry Pi 4 <b>B</b>",
+        "host": "alice@attic-pi",
+        "options": {},
+    }
+    run = workspace.new_run({"settings": settings.model_dump(), "device": device})
+    run.write("search", search_record())
+    return run
+
+
+@pytest.fixture
+def finished(workspace, searched):
+    """A run with every stage done."""
+    searched.write("train", train_record())
+    add_export(searched)
+    searched.write("verify", verify_record())
+    add_predictor(workspace)
+    return searched
+
+
+def page_of(workspace, run):
+    return Page(report(workspace, run).read_text())
+
+
+def test_the_report_is_written_into_the_run_and_alike_each_time(workspace, finished):
+    path = report(workspace, finished)
+    assert path == finished.folder / "report.html"
+    first = path.read_bytes()
+    assert report(workspace, finished).read_bytes() == first
+
+
+def test_verdict_value_budget_and_accuracy_come_before_all_else(workspace, finished):
+    top = page_of(workspace, finished).text.partition("How this came about")[0]
+    for said in ("PASS measured", "latency <= 4 ms", "3.21 ms", "19.8 % under the bound", "94.2 %"):
+        assert said in top
+    assert "simulated" not in top.lower()
+
+
+def test_a_simulated_figure_is_never_called_measured(workspace, finished):
+    search = search_record()
+    search["predictor"]["basis"] = "simulated"
+    search["candidates"] = [{**row, "basis": "simulated"} for row in search["candidates"]]
+    finished.write("search", search)
+    taken = {**measurement().model_dump(), "basis": "simulated", "statistics": None, "samples_ms": []}
+    finished.write("verify", verify_record(basis="simulated", measurement=taken))
+    page = page_of(workspace, finished)
+    assert "PASS simulated" in page.text
+    assert "No hardware was timed" in page.text
+    labels = [value for _, name, value in page.attributes if name == "aria-label"]
+    figures = re.sub(
+        r"The measurement|same seed, data, machine and measurements", "", page.text + " ".join(labels)
+    )
+    assert "measured" not in figures
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [("FAIL", "does not meet the budget"), ("NO VERDICT", "quick protocol measures too briefly")],
+)
+def test_other_verdicts_say_what_they_mean(workspace, finished, verdict, said):
+    finished.write("verify", verify_record(verdict=verdict, value=5.0))
+    text = page_of(workspace, finished).text
+    assert said in text
+    assert "25.0 % over the bound" in text
+
+
+def test_a_report_after_the_search_alone_says_what_is_left(workspace, searched):
+    page = page_of(workspace, searched)
+    assert "NOT VERIFIED YET" in page.text
+    for command in ("ehdnas train", "ehdnas export --target tflite", "ehdnas run --resume"):
+        assert command in page.text
+    assert "no longer in the workspace" in page.text
+
+
+def test_files_are_listed_with_accuracy_parity_size_and_checksum(workspace, finished):
+    text = page_of(workspace, finished).text
+    assert "tflite, fp32 model.tflite 94.2 % yes: largest difference 2.5e-06, 0.001 allowed" in text
+    assert "1.09 MB " + sha256(finished.folder / "export" / "model.tflite") in text
+    assert "263\N{NARROW NO-BREAK SPACE}914 parameters" in text
+
+
+def test_every_figure_is_there_and_says_what_it_shows(workspace, finished):
+    page = page_of(workspace, finished)
+    labels = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert len(labels) == page.tags.count("svg") == page.tags.count("figure") == 9
+    joined = " ".join(labels)
+    assert "node 3 adds skip_connect of previous but one and dil_conv_3x3 of node 0" in joined
+    assert "loss from 2 in epoch 1" in joined
+    assert "93.0 % lie within 10 %" in joined
+    assert page.text.count("sep_conv_3x3") == 5
+
+
+def test_ids_are_unique_and_references_stay_within_the_page(workspace, finished):
+    page = page_of(workspace, finished)
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    inner = [value.removeprefix("#") for _, name, value in page.attributes if name in ("href", "xlink:href")]
+    assert inner
+    assert set(inner) <= set(ids)
+
+
+def test_the_page_asks_for_nothing_and_runs_nothing(workspace, finished):
+    page = page_of(workspace, finished)
+    assert not {"script", "link", "img", "iframe", "object", "a"} & set(page.tags)
+    assert [tag for tag in page.tags if tag == "style"] == ["style"]
+    policy = next(value for tag, name, value in page.attributes if (tag, name) == ("meta", "content"))
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    source = report(workspace, finished).read_text()
+    namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\s\"'<]+", source)) <= namespaces
+
+
+def test_what_comes_from_outside_is_shown_as_text(workspace, finished):
+    search = search_record()
+    search["cells"]["normal"][0][0] = "<img src=x onerror=alert(1)>"
+    search["cells"]["normal"][1][0] = '"$\\frac{1$'
+    finished.write("search", search)
+    page = page_of(workspace, finished)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert "aeroplane, <script>alert(1)</script>, cat & $dog$, 猫" in page.text
+    assert "Raspberry Pi 4 <b>B</b>" in page.text
+    assert "<img src=x onerror=alert…"[:20] in page.text
+    assert '"$\\frac{1$' in page.text
+
+
+def test_neither_host_nor_user_nor_address_is_told(workspace, finished):
+    source = report(workspace, finished).read_text()
+    assert "governor" in source
+    assert "temperature c, before, cpu" in source
+    for secret in ("alice", "attic-pi", "192.168.7.20", str(finished.folder)):
+        assert secret not in source
+
+
+def test_the_command_that_reproduces_holds_settings_and_seed(workspace, finished):
+    text = page_of(workspace, finished).text.replace(" \\", "")
+    assert "ehdnas run --data 'cifar10:PATH/my data' --device pi4" in text
+    for flag in ("--seed 7", "--budget 'latency <= 4 ms'", "--search-epochs 25", "--train-epochs 50"):
+        assert flag in text
+    assert "--targets tflite" in text
+    assert "--image-size" not in text
+
+
+def test_a_predictor_fitted_again_since_gives_no_figure(workspace, finished):
+    add_predictor(workspace, spearman=0.5)
+    assert "no longer in the workspace" in page_of(workspace, finished).text
+
+
+def test_a_damaged_predictor_costs_a_figure_only(workspace, finished):
+    (workspace.predictors / "pi4.safetensors").write_bytes(b"\xff" * 40)
+    assert "no longer in the workspace" in page_of(workspace, finished).text
+
+
+def test_files_that_moved_on_stay_in_the_table(workspace, finished):
+    for file in (finished.folder / "export").iterdir():
+        file.unlink()
+    assert "tflite model.tflite 94.2 %" in page_of(workspace, finished).text
+
+
+def test_a_genotype_that_is_no_cell_is_shown_without_a_drawing(workspace, finished):
+    finished.write("search", {**search_record(), "cells": {"normal": [["conv", 9], ["conv", 0]], "depth": 3}})
+    page = page_of(workspace, finished)
+    assert page.tags.count("svg") == 7
+    assert GENOTYPE in page.text
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "named"),
+    [
+        ("train", {"test_accuracy": "high"}, "train.test_accuracy"),
+        ("search", {"candidates": [{"genotype": "0"}]}, "search.candidates.0.predicted"),
+        ("search", {"history": [{"loss": math.nan}]}, "search.history.0.loss"),
+        ("verify", {"basis": "guessed"}, "verify.basis"),
+        ("export", {"artifacts": [{"target": "tflite"}]}, "'file'"),
+        ("verify", {"measurement": None}, "NoneType"),
+    ],
+)
+def test_a_damaged_stage_is_one_line_that_names_it(workspace, finished, stage, change, named):
+    path = finished.stage_file(stage)
+    path.write_text(json.dumps({**read_json(path), **change}))
+    with pytest.raises(DataError, match=re.escape(named)):
+        report(workspace, finished)
+    assert not (finished.folder / "report.html").exists()
+
+
+def test_a_stage_that_is_no_object_is_damaged(workspace, searched):
+    write_json(searched.stage_file("train"), [1, 2])
+    with pytest.raises(DataError, match="train"):
+        report(workspace, searched)
+
+
+def test_an_unfinished_search_has_no_report(workspace):
+    run = workspace.new_run({"settings": {}, "device": {}})
+    with pytest.raises(UsageError, match="ehdnas search --resume"):
+        report(workspace, run)

@@ -1,0 +1,40 @@
+"""The command line: parse, call, print. No logic lives here, and nothing heavy is imported early."""
+
+from __future__ import annotations
+
+import sys
+
+from ehdnas.core.errors import EhdnasError
+
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code; an error is one line, and `--debug` adds the traceback."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    from ehdnas.cli.app import UsageProblem, app
+
+    try:
+        code = app(args=arguments, prog_name="ehdnas", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except EhdnasError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except UsageProblem as error:
+        return _fail(error.format_message(), 2, debug)
+    except (KeyboardInterrupt, EOFError):
+        return _fail("interrupted; what was finished is kept: go on with --resume", INTERRUPTED, debug=False)
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        return _fail(f"{error.strerror or error}: {error.filename or 'the system'}", 1, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    sys.stderr.write(f"error: {message}\n")
+    return code

@@ -1,0 +1,54 @@
+"""The commands, in the order a newcomer meets them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import ehdnas
+from ehdnas.cli import devices, inspect, loop
+
+UsageProblem: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
+"""What typer raises for flags it cannot parse; named through a public class, since its home has moved."""
+
+app = typer.Typer(
+    help=(
+        "From a device, a data set and a latency budget to a trained network that meets the budget on that "
+        "device. Start with `ehdnas run`, or with `ehdnas measure FILE` on a model you have."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"ehdnas {ehdnas.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Describe the flags that come before any command."""
+
+
+app.command("run")(loop.run)
+app.command("profile")(loop.profile)
+app.command("search")(loop.search)
+app.command("train")(loop.train)
+app.command("export")(loop.export)
+app.command("report")(loop.report)
+app.command("measure")(inspect.measure)
+app.command("simulate")(inspect.simulate)
+app.command("predict")(inspect.predict)
+app.command("doctor")(devices.doctor)
+app.command("config")(inspect.config)
+app.add_typer(devices.devices_app, name="devices")

@@ -1,0 +1,173 @@
+"""The commands of the main job: run, profile, search, train, export, report."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ehdnas.cli import options as o
+from ehdnas.cli.output import emit_json, emit_pairs
+from ehdnas.core.errors import BudgetError
+from ehdnas.settings import Settings
+
+_SEARCH_FIRST = "run `ehdnas search` first"
+
+
+def run(
+    data: o.Data = None, device: o.DeviceName = None, budget: o.Budget = None, space: o.Space = None,
+    channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
+    confidence: o.Confidence = None, samples: o.Samples = None, protocol: o.Protocol = None,
+    search_epochs: o.SearchEpochs = None, train_epochs: o.TrainEpochs = None, batch_size: o.BatchSize = None,
+    learning_rate: o.LearningRate = None, seed: o.Seed = None,
+    targets: Annotated[str | None, typer.Option(help="Formats to export, comma-separated.")] = None,
+    resume: o.Resume = False, json: o.Json = False,
+) -> int:  # fmt: skip
+    """Do it all: profile, search, train, export, verify on the device. Exits 3 if the budget is not met."""
+    context = o.make_context(_given(locals()), o.resumed(resume))
+    from ehdnas.pipeline.run import run_all
+
+    result = run_all(context, resume)
+    if json:
+        emit_json("run", result)
+    else:
+        emit_pairs(_run_lines(result))
+    return 0 if result["verdict"] != "FAIL" else BudgetError.exit_code
+
+
+def profile(
+    device: o.DeviceName = None, data: o.Data = None, space: o.Space = None, channels: o.Channels = None,
+    cells: o.Cells = None, image_size: o.ImageSize = None, samples: o.Samples = None,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop measuring after this long.")] = None,
+    protocol: o.Protocol = None, seed: o.Seed = None, resume: o.Resume = False, json: o.Json = False,
+) -> None:  # fmt: skip
+    """Measure sampled networks on a device and fit its predictor. Nothing is measured twice."""
+    context = o.make_context(_given(locals()))
+    from ehdnas.profilers.base import find_profiler
+
+    find_profiler(context.device)  # a device that cannot be used is said so before any data is loaded
+    from ehdnas.pipeline import profile as stage
+
+    result = stage.profile(context, minutes=minutes).summary()
+    if json:
+        emit_json("profile", result)
+        return
+    held_out = result["held_out"]
+    emit_pairs({
+        "device": f"{result['device']} ({result['basis']})",
+        "metric": result["metric"],
+        "held out": f"{held_out['samples']} networks the predictor had not seen",
+        "rank correlation": f"{held_out['spearman']:.3f} (Spearman)",
+        "within 10 %": f"{held_out['within10']:.1%} (a constant guess: {held_out['constant_within10']:.1%})",
+        "mean error": f"{held_out['mape']:.1%}",
+    })  # fmt: skip
+
+
+def search(
+    data: o.Data = None, device: o.DeviceName = None, budget: o.Budget = None, space: o.Space = None,
+    channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
+    confidence: o.Confidence = None, samples: o.Samples = None, protocol: o.Protocol = None,
+    search_epochs: o.SearchEpochs = None, batch_size: o.BatchSize = None,
+    learning_rate: o.LearningRate = None, seed: o.Seed = None, resume: o.Resume = False, json: o.Json = False,
+) -> None:  # fmt: skip
+    """Search for the most accurate network within the budget. Exits 3 when no network can meet it."""
+    context = o.make_context(_given(locals()), o.resumed(resume))
+    from ehdnas.pipeline import search as stage
+
+    found = stage.search(context, resume)
+    result = found.read("search")
+    if json:
+        emit_json("search", {"run": found.name, **result})
+        return
+    chosen = result["chosen"]
+    value = f"{chosen['value']:.4g} ({chosen['basis']}; predicted {chosen['predicted']:.4g})"
+    emit_pairs({
+        "run": found.name,
+        "device": result["device"],
+        "budget": result["budget"]["text"],
+        result["budget"]["metric"]: value,
+        "genotype": result["genotype"],
+        "next": "ehdnas train",
+    })  # fmt: skip
+
+
+def train(
+    run: o.RunName = None, train_epochs: o.TrainEpochs = None, batch_size: o.BatchSize = None,
+    learning_rate: o.LearningRate = None, resume: o.Resume = False, json: o.Json = False,
+) -> None:  # fmt: skip
+    """Train the network that was searched, from scratch."""
+    found = o.find_run(run, _SEARCH_FIRST)
+    context = o.make_context(_given(locals()), found)
+    from ehdnas.pipeline import train as stage
+
+    result = stage.train(context, found, resume)
+    if json:
+        emit_json("train", {"run": found.name, **result})
+        return
+    emit_pairs({
+        "run": found.name,
+        "test accuracy": f"{result['test_accuracy']:.2%} on {result['test_images']} images",
+        "parameters": f"{result['parameters']:,}",
+        "weights": str(found.weights),
+        "next": "ehdnas export --target tflite",
+    })  # fmt: skip
+
+
+def export(
+    genotype: Annotated[str | None, typer.Argument(help="A genotype, with --untrained.")] = None,
+    target: Annotated[str, typer.Option(help="Formats, comma-separated.")] = "tflite",
+    untrained: Annotated[bool, typer.Option("--untrained", help="Random weights, and it is said so.")] = False,
+    run: o.RunName = None, out: o.Out = None, data: o.Data = None, channels: o.Channels = None,
+    cells: o.Cells = None, image_size: o.ImageSize = None, json: o.Json = False,
+) -> None:  # fmt: skip
+    """Export the trained network, or a genotype with random weights, and check the file against it."""
+    from ehdnas.cli.export import export_command
+
+    flags = {"data": data, "channels": channels, "cells": cells, "image_size": image_size}
+    records = export_command(genotype, target, untrained, run, out, flags)
+    if json:
+        emit_json("export", {"artifacts": records})
+        return
+    for record in records:
+        emit_pairs(_artifact_lines(record))
+
+
+def report(run: o.RunName = None, json: o.Json = False) -> None:
+    """Write the run's report: one HTML file that needs nothing else."""
+    from ehdnas.pipeline import report as stage
+    from ehdnas.workspace import find_workspace
+
+    path = stage.report(find_workspace(), o.find_run(run, _SEARCH_FIRST))
+    if json:
+        emit_json("report", {"report": str(path)})
+    else:
+        emit_pairs({"report": str(path)})
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that are settings, leaving out the flags that only steer the command."""
+    return {name: value for name, value in arguments.items() if name in Settings.model_fields}
+
+
+def _run_lines(result: dict[str, Any]) -> dict[str, str]:
+    lines = {
+        "verdict": f"{result['verdict']}: {result['metric']} {result['value']:.4g} {result['basis']} on "
+        f"{result['device']}, budget {result['budget']}",
+        "test accuracy": f"{result['test_accuracy']:.2%}",
+        "genotype": result["genotype"],
+    }
+    for record in result["artifacts"]:
+        lines[record["target"]] = record["file"]
+    return {**lines, "report": result["report"], "run": result["run"]}
+
+
+def _artifact_lines(record: dict[str, Any]) -> dict[str, str]:
+    parity = record["parity"]
+    accuracy = record["file_accuracy"]
+    return {
+        "file": record["file"],
+        "target": f"{record['target']}, {record['size_bytes']:,} bytes",
+        "parity": f"max difference {parity['max_difference']:.1e}, top-1 agreement "
+        f"{parity['top1_agreement']:.1%} on {parity['images']} images",
+        "file accuracy": "not measured: random weights" if accuracy is None else f"{accuracy:.2%}",
+    }

@@ -1,0 +1,61 @@
+"""The flags that several commands share, each described once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ehdnas.pipeline.context import Context
+    from ehdnas.workspace import Run
+
+Data = Annotated[str | None, typer.Option(help="digits, cifar10:PATH or images:PATH.")]
+ImageSize = Annotated[int | None, typer.Option(help="Side that images are resized to.")]
+DeviceName = Annotated[str | None, typer.Option(help="Device, as `ehdnas devices` lists it.")]
+Space = Annotated[str | None, typer.Option(help="Search space.")]
+Channels = Annotated[int | None, typer.Option(help="Channels of the first cells.")]
+Cells = Annotated[int | None, typer.Option(help="Cells of the network.")]
+Budget = Annotated[
+    str | None, typer.Option(help="'latency <= 20 ms', 'throughput >= 500 fps', or '0.7x' of the reference.")
+]
+Confidence = Annotated[float | None, typer.Option(help="How sure the search must be of the budget.")]
+Seed = Annotated[int | None, typer.Option(help="Fixes everything random.")]
+Samples = Annotated[int | None, typer.Option(help="Networks to measure.")]
+Protocol = Annotated[str | None, typer.Option(help="standard or quick; quick is never used for a verdict.")]
+SearchEpochs = Annotated[int | None, typer.Option(help="Epochs of the search.")]
+TrainEpochs = Annotated[int | None, typer.Option(help="Epochs of the final training.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]
+LearningRate = Annotated[float | None, typer.Option(help="Learning rate of the weights.")]
+RunName = Annotated[str | None, typer.Option("--run", help="A run's name; the latest by default.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the last one stopped.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Out = Annotated[Path | None, typer.Option(help="Folder to write to.")]
+
+
+def make_context(flags: dict[str, Any], run: Run | None = None) -> Context:
+    """Return the context of a command: its flags over the run's settings over the files and defaults."""
+    from ehdnas.cli.output import Screen
+    from ehdnas.pipeline.context import Context
+    from ehdnas.settings import load_settings
+    from ehdnas.workspace import find_workspace
+
+    workspace = find_workspace()
+    base = None if run is None else (run.name, run.read("run")["settings"])
+    loaded = load_settings(flags, workspace.project, base)
+    return Context(loaded.settings, workspace, Screen())
+
+
+def find_run(name: str | None, needed: str) -> Run:
+    """Return a run by name, or the latest; `needed` says what to run when there is none."""
+    from ehdnas.workspace import find_workspace
+
+    return find_workspace().run(name, needed)
+
+
+def resumed(resume: bool) -> Run | None:
+    """Return the latest run when resuming, whose settings then need not be typed again."""
+    from ehdnas.workspace import find_workspace
+
+    return find_workspace().latest() if resume else None

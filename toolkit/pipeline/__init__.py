@@ -1,0 +1,1 @@
+"""The stages composed: the only place that knows search, profilers and exporters alike."""

@@ -1,0 +1,115 @@
+"""What the stages share: the settings as the user gave them, and what follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ehdnas.core.device import Device
+from ehdnas.core.errors import UsageError
+from ehdnas.core.images.dataset import Dataset, load_data
+from ehdnas.pipeline.devices import find_device
+from ehdnas.pipeline.reporter import Reporter
+from ehdnas.search.augment import Augmentation
+from ehdnas.search.recipes import Recipe, recipe_for
+from ehdnas.search.spaces.base import NetworkShape, Space, find_space
+from ehdnas.settings import Settings
+from ehdnas.workspace import Workspace
+
+DEFAULT_DEVICE = "ehdnas-generic"
+# Networks of the size each data set is usually judged with; 224 pixels need the ImageNet stem.
+_SIZES = {"digits": (8, 5), "cifar10": (16, 8), "images": (16, 8), "imagenet": (48, 14)}
+_IMAGENET_STEM_FROM = 128
+
+
+@dataclass(frozen=True)
+class Context:
+    """Settings, workspace and reporter, with what is derived from them made once, when first asked for."""
+
+    settings: Settings
+    workspace: Workspace
+    reporter: Reporter
+
+    @cached_property
+    def space(self) -> Space:
+        """The search space."""
+        return find_space(self.settings.space)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The images, loaded."""
+        self.reporter.say(f"data: loading {self.settings.data}")
+        dataset = load_data(self.settings.data, self.settings.seed, self.settings.image_size)
+        for note in dataset.notes:
+            self.reporter.say(f"data: {note}")
+        return dataset
+
+    @property
+    def kind(self) -> str:
+        """The kind of data set: `digits`, `cifar10` or `images`."""
+        return self.settings.data.partition(":")[0]
+
+    @cached_property
+    def shape(self) -> NetworkShape:
+        """The size of the networks: as set, else what suits the data."""
+        image = self.dataset.image_shape
+        imagenet = min(image[1:]) >= _IMAGENET_STEM_FROM
+        channels, cells = _SIZES["imagenet" if imagenet else self.kind]
+        shape = NetworkShape(
+            channels=self.settings.channels or channels,
+            cells=self.settings.cells or cells,
+            image=image,
+            classes=len(self.dataset.classes),
+            stem="imagenet" if imagenet else "cifar",
+        )
+        self.space.check_shape(shape)
+        return shape
+
+    @cached_property
+    def device(self) -> Device:
+        """The device: as set, else the only one profiled here, else the built-in simulated default."""
+        return find_device(self.settings.device or self._only_profiled() or DEFAULT_DEVICE)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe of the data set, with the settings laid over it."""
+        given = {
+            "search_epochs": self.settings.search_epochs,
+            "train_epochs": self.settings.train_epochs,
+            "batch_size": self.settings.batch_size,
+            "train_batch_size": self.settings.batch_size,
+            "learning_rate": self.settings.learning_rate,
+        }
+        return recipe_for(self.kind).model_copy(update={k: v for k, v in given.items() if v is not None})
+
+    @cached_property
+    def augmentation(self) -> Augmentation:
+        """How training images are varied."""
+        side = min(self.shape.image[1:])
+        return Augmentation(
+            pad=side // 8,
+            flip=self.recipe.flip,
+            cutout=side // 2 if self.recipe.cutout else 0,
+            mean=self.dataset.mean,
+            std=self.dataset.std,
+        )
+
+    def identity(self, **more: Any) -> dict[str, Any]:
+        """Return what a stage's result depends on, as JSON-able data: equal identities, equal results."""
+        return {
+            "data": self.dataset.fingerprint(),
+            "space": self.space.name,
+            "shape": str(self.shape),
+            "recipe": self.recipe.model_dump(),
+            "seed": self.settings.seed,
+            **more,
+        }
+
+    def _only_profiled(self) -> str | None:
+        found = sorted({path.name.split("--")[0] for path in self.workspace.predictors.glob("*.safetensors")})
+        if len(found) > 1:
+            raise UsageError(
+                f"several devices are profiled here: {', '.join(found)}; choose one with --device"
+            )
+        return found[0] if found else None

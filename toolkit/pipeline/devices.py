@@ -1,0 +1,95 @@
+"""Devices: the built-in ones, the user's own, and the settings laid over them."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from platformdirs import user_config_path
+
+from ehdnas.core.device import Device, parse_device, read_device
+from ehdnas.core.errors import UsageError
+from ehdnas.core.files import write_text
+from ehdnas.core.text import nearest
+from ehdnas.profilers.devices import builtin_devices
+
+
+def user_devices() -> Path:
+    """Return the folder of the user's own device files, which also holds settings for built-in ones."""
+    return user_config_path("ehdnas") / "devices"
+
+
+def device_files() -> dict[str, list[Path]]:
+    """Return, for each device, the files that describe it, the later laid over the earlier."""
+    found = {name: [path] for name, path in builtin_devices().items()}
+    for path in sorted(user_devices().glob("*.toml")):
+        found.setdefault(path.stem, []).append(path)
+    return found
+
+
+def find_device(name: str) -> Device:
+    """Return a device by name.
+
+    Raises:
+        UsageError: no such device; the message lists those there are.
+    """
+    paths = device_files().get(name)
+    if paths is None:
+        raise UsageError(f"unknown device '{name}'{nearest(name, device_files())}")
+    overrides = _table(paths[1]) if len(paths) > 1 else {}
+    return read_device(paths[0], overrides)
+
+
+def every_device() -> list[Device]:
+    """Return all devices, by name."""
+    return [find_device(name) for name in sorted(device_files())]
+
+
+def add_device(source: Path) -> Device:
+    """Take a device file into the user's folder, under the name it gives itself.
+
+    Raises:
+        UsageError: it is no device file, or a device of that name exists.
+    """
+    device = read_device(source)
+    if device.name in device_files():
+        raise UsageError(
+            f"device '{device.name}' exists; change it with `ehdnas devices set`, or rename yours"
+        )
+    write_text(user_devices() / f"{device.name}.toml", source.read_text())
+    return device
+
+
+def set_device(name: str, assignments: list[str]) -> Device:
+    """Change settings of a device, given as `key=value`, in the user's folder.
+
+    Raises:
+        UsageError: an unknown device or key, or a value of the wrong type.
+    """
+    find_device(name)
+    path = user_devices() / f"{name}.toml"
+    table = _table(path) if path.is_file() else {}
+    for assignment in assignments:
+        key, sign, value = assignment.partition("=")
+        if not sign:
+            raise UsageError(f"'{assignment}': write key=value, for example host=pi@raspberrypi.local")
+        table[key.strip()] = _value(key.strip(), value.strip())
+    base = device_files()[name][0]
+    described = {"name": name} if base == path else {"name": name, **_table(base)}
+    device = parse_device({**described, **table}, f"device '{name}'")
+    write_text(path, tomli_w.dumps(table))
+    return device
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"cannot read device file {path}: {error}") from error
+
+
+def _value(key: str, text: str) -> str | int:
+    field = Device.model_fields.get(key)
+    return int(text) if field is not None and field.annotation is int and text.isdigit() else text

@@ -1,0 +1,128 @@
+"""Answers about one network or one file: measured, simulated or predicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ehdnas.core.errors import DataError, UsageError
+from ehdnas.core.measurement import Measurement
+from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.devices import find_device
+from ehdnas.pipeline.meter import PROTOCOLS, Instrument
+from ehdnas.pipeline.profile import identity_of, predictor_path
+from ehdnas.pipeline.reporter import Reporter
+from ehdnas.profilers.base import FileProfiler, TableProfiler, find_profiler
+from ehdnas.profilers.protocol import STANDARD
+from ehdnas.search.predictor.embedding import EmbeddingPredictor
+from ehdnas.search.spaces.base import NetworkShape, find_space
+from ehdnas.settings import Settings
+
+_MAX_GENOTYPE_BYTES = 100_000
+
+
+def measure_file(settings: Settings, reporter: Reporter, path: Path) -> Measurement:
+    """Time a .tflite or .onnx file on a device.
+
+    Raises:
+        UsageError: the device is a simulated one, which takes no files.
+        DataError: there is no such file.
+        MeasurementError: the runtime refused the model, or was brought down by it.
+    """
+    device = find_device(settings.device or "local")
+    profiler = find_profiler(device)
+    if not isinstance(profiler, FileProfiler):
+        raise UsageError(f"device '{device.name}' is simulated and takes no files; use `ehdnas simulate`")
+    reporter.say(f"measure: {path.name} on {device.name}, {settings.protocol} protocol")
+    return profiler.measure(path, PROTOCOLS[settings.protocol])
+
+
+def read_genotype(text: str) -> str:
+    """Return the genotype itself: `text`, or what is in the file it names.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    path = Path(text)
+    if len(text) > 255 or not path.is_file():
+        return text
+    if path.stat().st_size > _MAX_GENOTYPE_BYTES:
+        raise DataError(f"{path} is too large for a genotype ({path.stat().st_size:,} bytes)")
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read a genotype from {path}: {error}") from error
+
+
+def simulate_genotype(model: str, device_name: str, channels: int, cells: int, size: int) -> dict[str, Any]:
+    """Return the simulated figures of a DARTS network, in all and per layer.
+
+    Raises:
+        UsageError: not a genotype, or the device is not a simulated one.
+    """
+    device = find_device(device_name)
+    profiler = find_profiler(device)
+    if not isinstance(profiler, TableProfiler):
+        raise UsageError(
+            f"device '{device.name}' is real; use `ehdnas measure FILE --device {device.name}` on a file"
+        )
+    space = find_space("darts")
+    shape = NetworkShape(channels, cells, (3, size, size), 10)
+    space.check_shape(shape)
+    instrument = Instrument(device, space, shape, STANDARD)
+    architecture = space.parse(read_genotype(model))
+    measurement = instrument.take(architecture)
+    layers = instrument.layers(architecture).layers
+    cycles = profiler.cycles(layers)
+    return {
+        "device": device.name,
+        "basis": measurement.basis,
+        "genotype": space.text(architecture),
+        "shape": str(shape),
+        **measurement.metrics,
+        "by": measurement.passport["by"],
+        "layers": [
+            {
+                "name": layer.name,
+                "operator": layer.operator,
+                "output": f"{layer.cout}x{layer.h_out}x{layer.w_out}",
+                "macs": layer.macs,
+                "cycles": float(count),
+                "share": float(count / cycles.sum()),
+            }
+            for layer, count in zip(layers, cycles, strict=True)
+        ],
+    }
+
+
+def predict_genotype(context: Context, genotype: str) -> dict[str, Any]:
+    """Return the predicted latency of a network on a profiled device, and its interval.
+
+    Raises:
+        UsageError: the device has not been profiled for this network size.
+    """
+    path = predictor_path(context, "latency_ms")
+    if not path.is_file():
+        raise UsageError(
+            f"device '{context.device.name}' is not profiled for {context.shape}; "
+            f"run `ehdnas profile --device {context.device.name}` first"
+        )
+    predictor = EmbeddingPredictor(identity_of(context, "latency_ms"))
+    predictor.restore(path)
+    gates = context.space.encode_all([context.space.parse(read_genotype(genotype))])
+    confidence = context.settings.confidence
+    with torch.no_grad():
+        lower, upper = (float(end) for end in predictor.interval(gates, confidence))
+        value = float(predictor(gates))
+    promised = upper < float("inf")
+    return {
+        "device": context.device.name,
+        "shape": str(context.shape),
+        "metric": "latency_ms",
+        "value": value,
+        "confidence": confidence,
+        "lower": lower if promised else None,
+        "upper": upper if promised else None,
+    }

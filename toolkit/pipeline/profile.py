@@ -1,0 +1,176 @@
+"""The profile stage: sample the space, measure on the device, fit the predictor."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ehdnas.core.budget import Budget
+from ehdnas.core.errors import UsageError
+from ehdnas.core.text import duration
+from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.meter import PROTOCOLS, Instrument, Meter
+from ehdnas.profilers.store import MeasurementStore
+from ehdnas.search.loop import step_seed
+from ehdnas.search.predictor.base import Identity, Predictor
+from ehdnas.search.predictor.embedding import EmbeddingPredictor
+from ehdnas.search.spaces.base import Architecture
+
+SAMPLES_SIMULATED = 2000
+SAMPLES_MEASURED = 40
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A profiled device: what was measured and how good the predictor is."""
+
+    device: str
+    metric: str
+    predictor: Predictor
+    meter: Meter
+
+    def summary(self) -> dict[str, Any]:
+        """Return the result as JSON-able data."""
+        quality = self.predictor.quality
+        assert quality is not None
+        figures = {
+            key: value for key, value in asdict(quality).items() if key not in ("predicted", "measured")
+        }
+        basis = "simulated" if self.meter.device.simulated else "measured"
+        return {"device": self.device, "metric": self.metric, "basis": basis, "held_out": figures}
+
+
+def open_meter(context: Context) -> Meter:
+    """Return the meter of the context's device, on the workspace's store."""
+    protocol = PROTOCOLS[context.settings.protocol]
+    instrument = Instrument(context.device, context.space, context.shape, protocol)
+    return Meter(instrument, MeasurementStore(context.workspace.database))
+
+
+def profile(context: Context, metric: str = "latency_ms", minutes: float | None = None) -> Profile:
+    """Measure sampled networks until there are enough or the time is up, then fit the predictor.
+
+    Networks already measured count; the same seed asks for the same networks. The first is the space's
+    reference network, which relative budgets refer to.
+
+    Raises:
+        DeviceError: the device cannot be used.
+        UsageError: the time was too short for the fewest samples a predictor needs.
+    """
+    meter = open_meter(context)
+    wanted = _wanted(context)
+    targets = sample_architectures(context, wanted)
+    context.reporter.say(_plan(context, meter, minutes))
+    _measure_all(context, meter, targets, minutes)
+    return Profile(context.device.name, metric, fit(context, meter, metric), meter)
+
+
+def sample_architectures(context: Context, count: int) -> list[Architecture]:
+    """Return the reference network and `count - 1` random ones, each fixed by the seed and its number."""
+    space, seed = context.space, context.settings.seed
+    chosen = {space.reference: None}
+    number = 0
+    while len(chosen) < count:
+        rng = np.random.default_rng(step_seed(seed, "profile", number))
+        chosen[space.sample(rng)] = None
+        number += 1
+    return list(chosen)
+
+
+def ensure_predictor(context: Context, metric: str) -> Profile:
+    """Return the profile the workspace has for this device, space, shape and metric, or make it."""
+    meter = open_meter(context)
+    path = predictor_path(context, metric)
+    if path.is_file():
+        predictor = EmbeddingPredictor(identity_of(context, metric))
+        predictor.restore(path)
+        return Profile(context.device.name, metric, predictor, meter)
+    if len(meter.measured()) >= _wanted(context):
+        return Profile(context.device.name, metric, fit(context, meter, metric), meter)
+    context.reporter.say(f"profile: {context.device.name} has no predictor for this network size yet")
+    return profile(context, metric)
+
+
+def fit(context: Context, meter: Meter, metric: str) -> Predictor:
+    """Fit the predictor to all that is stored, save it, and say how good it is."""
+    rows = meter.measured()
+    values = [measurement.metrics.get(metric) for _, measurement in rows]
+    if any(value is None for value in values):
+        known = ", ".join(sorted(rows[0][1].metrics))
+        raise UsageError(f"device '{context.device.name}' gives no {metric}; budgets there are on {known}")
+    context.reporter.say(f"predictor: fitting {metric} to {len(rows)} networks")
+    predictor = EmbeddingPredictor(identity_of(context, metric))
+    gates = context.space.encode_all([architecture for architecture, _ in rows])
+    # One thread: at this size more only get in each other's way, and the sums stay in one order.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        predictor.fit(gates, torch.tensor(values, dtype=torch.float64), context.settings.seed)
+    finally:
+        torch.set_num_threads(threads)
+    predictor.save(predictor_path(context, metric))
+    return predictor
+
+
+def identity_of(context: Context, metric: str) -> Identity:
+    """Return what a predictor must be made for to serve this context."""
+    space = context.space
+    return Identity(
+        "embedding", space.name, space.slots, space.choices, str(context.shape), context.device.name, metric
+    )
+
+
+def predictor_path(context: Context, metric: str) -> Path:
+    """Return where the workspace keeps the predictor of this device, space, shape and metric."""
+    parts = (context.device.name, context.space.name, str(context.shape), metric)
+    name = "--".join(re.sub(r"[^\w.-]", "_", part) for part in parts)
+    return context.workspace.predictors / f"{name}.safetensors"
+
+
+def reference_value(context: Context, meter: Meter, budget: Budget) -> float:
+    """Return the reference network's value of the budget's metric, measured if it has not been."""
+    return meter.measure(context.space.reference).metric(budget.metric)
+
+
+def _measure_all(context: Context, meter: Meter, targets: list[Architecture], minutes: float | None) -> None:
+    known = {architecture for architecture, _ in meter.measured()}
+    missing = [architecture for architecture in targets if architecture not in known]
+    done, started = len(targets) - len(missing), time.monotonic()
+    for start in range(0, len(missing), _chunk(context)):
+        if minutes is not None and time.monotonic() - started > 60 * minutes:
+            context.reporter.warn(f"profile: time is up after {done} of {len(targets)} networks")
+            break
+        chunk = missing[start : start + _chunk(context)]
+        meter.measure_many(chunk)
+        done += len(chunk)
+        context.reporter.progress(done, len(targets), "networks")
+    else:
+        context.reporter.progress(len(targets), len(targets), "networks")
+
+
+def _chunk(context: Context) -> int:
+    """Simulated labels are stored a hundred at a time; a board's seconds are worth a transaction each."""
+    return 100 if context.device.simulated else 1
+
+
+def _wanted(context: Context) -> int:
+    usual = SAMPLES_SIMULATED if context.device.simulated else SAMPLES_MEASURED
+    return context.settings.samples or usual
+
+
+def _plan(context: Context, meter: Meter, minutes: float | None) -> str:
+    device, wanted = context.device, _wanted(context)
+    verb = "simulate" if device.simulated else "export and time"
+    known = min(wanted, len(meter.measured()))
+    seconds = (wanted - known) * (0.003 if device.simulated else 12)
+    limit = "" if minutes is None else f", at most {duration(60 * minutes)}"
+    return (
+        f"profile: {verb} {wanted} networks ({context.shape}) on {device.name}, "
+        f"{known} known already; about {duration(seconds)}{limit}"
+    )

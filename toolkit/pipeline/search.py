@@ -1,0 +1,207 @@
+"""The search stage: a budget in, the genotype of a network that meets it on the device out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ehdnas.core.budget import Budget, parse_budget
+from ehdnas.core.errors import BudgetError
+from ehdnas.core.text import duration
+from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.meter import Meter
+from ehdnas.pipeline.profile import Profile, ensure_predictor, reference_value
+from ehdnas.search.loop import require_same
+from ehdnas.search.objective import Constraint
+from ehdnas.search.searcher import Searcher, SearchResult, SearchTask
+from ehdnas.search.selection import Candidate, candidates, fastest, fastest_starts, supernet_accuracy
+from ehdnas.search.spaces.base import Architecture
+from ehdnas.workspace import Run
+
+_SCORED = 12  # candidates judged with the supernet's weights
+_MEASURED = 6  # of them, how many are measured before the search settles for less
+
+
+def search(context: Context, resume: bool = False) -> Run:
+    """Search for the most accurate network within the budget; return the run that holds it.
+
+    Raises:
+        BudgetError: no network of the space meets the budget; the message names the nearest.
+        UsageError: resuming with other settings; the message says which differ.
+    """
+    budget = parse_budget(context.settings.budget)
+    run = _unfinished(context) if resume else None
+    if run is not None and run.has("search"):
+        context.reporter.say(f"search: run {run.name} is finished; nothing to resume")
+        return run
+    profiled = ensure_predictor(context, budget.metric)
+    budget = budget.resolve(reference_value(context, profiled.meter, budget))
+    fallback = _require_feasible(context, profiled, budget)
+    run = run or context.workspace.new_run(run_settings(context))
+    _say_plan(context, budget)
+    result = _run_search(context, run, profiled, budget, resume)
+    record = _choose(context, profiled, budget, result, fallback)
+    run.write("search", {**record, "history": result.history, **_describe(context, budget)})
+    run.forget("train", "export", "verify")
+    return run
+
+
+def run_settings(context: Context) -> dict[str, Any]:
+    """Return the settings a run is made with, in the form it keeps them."""
+    settings = {**context.settings.model_dump(), "device": context.device.name}
+    return {"settings": settings, "device": context.device.model_dump()}
+
+
+def _unfinished(context: Context) -> Run | None:
+    run = context.workspace.latest()
+    if run is not None:
+        before, now = run.read("run"), run_settings(context)
+        require_same(now["settings"], before["settings"], f"run {run.name}")
+    return run
+
+
+def _require_feasible(context: Context, profiled: Profile, budget: Budget) -> Architecture:
+    """Return a network measured to meet the budget, found by going straight for the fastest there is."""
+    space, meter = context.space, profiled.meter
+    known = {one: measurement.metric(budget.metric) for one, measurement in meter.measured()}
+    sign = 1 if budget.is_upper else -1
+    best = min(known, key=lambda one: sign * known[one])
+    if not budget.meets(known[best]):
+        starts = [best, *fastest_starts(space, context.settings.seed)]
+        found = fastest(space, profiled.predictor, budget.is_upper, starts)
+        known[found] = meter.measure(found).metric(budget.metric)
+        best = min(known, key=lambda one: sign * known[one])
+    if not budget.meets(known[best]):
+        nearest = Budget(budget.metric, known[best])
+        raise BudgetError(
+            f"no network of '{space.name}' at {context.shape} meets {budget} on {context.device.name}; the "
+            f"nearest found has {nearest} (genotype {space.text(best)}): ask for that, or use fewer "
+            "channels or cells"
+        )
+    return best
+
+
+def _say_plan(context: Context, budget: Budget) -> None:
+    recipe, reporter = context.recipe, context.reporter
+    steps = max(1, len(context.dataset.train) // 2 // recipe.batch_size)
+    seconds = _step_seconds(context) * steps * recipe.search_epochs
+    reporter.say(
+        f"search: {recipe.search_epochs} epochs of {steps} steps over '{context.space.name}' "
+        f"({context.shape}) for {budget} on {context.device.name}; about {duration(seconds)}"
+    )
+
+
+def _step_seconds(context: Context) -> float:
+    """Return how long one step takes here, from two passes of the reference network."""
+    with torch.random.fork_rng():
+        network = context.space.network(context.space.reference, context.shape)
+        images = torch.randn(min(context.recipe.batch_size, len(context.dataset.train)), *context.shape.image)
+        images = images.contiguous(memory_format=torch.channels_last)
+        for _ in range(2):
+            start = time.perf_counter()
+            network(images).sum().backward()
+            elapsed = time.perf_counter() - start
+    return 1.7 * elapsed  # a weight step, and an architecture step that computes no weight gradients
+
+
+def _run_search(context: Context, run: Run, profiled: Profile, budget: Budget, resume: bool) -> SearchResult:
+    weights, architecture = context.dataset.halves(context.settings.seed)
+    task = SearchTask(
+        space=context.space,
+        shape=context.shape,
+        weights=weights,
+        architecture=architecture,
+        augmentation=context.augmentation,
+        recipe=context.recipe,
+        constraint=Constraint(profiled.predictor, budget, context.settings.confidence),
+        seed=context.settings.seed,
+        identity=context.identity(budget=str(budget), device=context.device.name),
+    )
+    searcher = Searcher(task, run.checkpoint("search"))
+    return searcher.run(resume, lambda done, total, text: context.reporter.progress(done, total, text))
+
+
+@dataclass(frozen=True)
+class _Scored:
+    candidate: Candidate
+    accuracy: float
+
+
+def _choose(
+    context: Context, profiled: Profile, budget: Budget, result: SearchResult, fallback: Architecture
+) -> dict[str, Any]:
+    """Score the likeliest candidates with the supernet, measure the best, keep the first that fits."""
+    space, meter = context.space, profiled.meter
+    constraint = Constraint(profiled.predictor, budget, context.settings.confidence)
+    shortlist = candidates(space, result.logits, constraint, context.settings.seed)[:_SCORED]
+    scored = _score(context, result, shortlist)
+    measured: list[dict[str, Any]] = []
+    chosen = None
+    for one in scored[:_MEASURED]:
+        measured.append(_row(context, meter, profiled, budget, one.candidate.architecture, one.accuracy))
+        if measured[-1]["meets"]:
+            chosen = one.candidate.architecture
+            break
+    if chosen is None:
+        context.reporter.warn("search: no candidate met the budget when measured; keeping the fastest")
+        chosen = fallback
+        measured.append(_row(context, meter, profiled, budget, fallback, None))
+    return {
+        "genotype": space.text(chosen),
+        "cells": space.genotype(chosen),
+        "chosen": measured[-1],
+        "candidates": measured,
+        "predictor": profiled.summary(),
+    }
+
+
+def _score(context: Context, result: SearchResult, shortlist: list[Candidate]) -> list[_Scored]:
+    _, held_out = context.dataset.halves(context.settings.seed)
+    images = torch.from_numpy(held_out.images[:2000])
+    labels = torch.from_numpy(held_out.labels[:2000])
+    scored = []
+    for number, one in enumerate(shortlist, 1):
+        accuracy = supernet_accuracy(
+            context.space, result.supernet, one.architecture, images, labels, context.augmentation,
+            context.recipe.batch_size,
+        )  # fmt: skip
+        scored.append(_Scored(one, accuracy))
+        context.reporter.progress(number, len(shortlist), "candidates scored")
+    # Those predicted to fit go first; among them, the most accurate.
+    return sorted(scored, key=lambda one: (max(one.candidate.violation, 0.0), -one.accuracy))
+
+
+def _row(
+    context: Context, meter: Meter, profiled: Profile, budget: Budget, architecture: Architecture,
+    accuracy: float | None,
+) -> dict[str, Any]:  # fmt: skip
+    gates = context.space.encode_all([architecture])
+    with torch.no_grad():
+        predicted = float(profiled.predictor(gates))
+    measurement = meter.measure(architecture)
+    value = measurement.metric(budget.metric)
+    return {
+        "genotype": context.space.text(architecture),
+        "supernet_accuracy": accuracy,
+        "predicted": predicted,
+        "interval_factor": _finite(profiled.predictor.margin(context.settings.confidence)),
+        "value": value,
+        "basis": measurement.basis,
+        "meets": budget.meets(value),
+    }
+
+
+def _finite(margin: float) -> float | None:
+    return float(torch.tensor(margin).exp()) if margin < float("inf") else None
+
+
+def _describe(context: Context, budget: Budget) -> dict[str, Any]:
+    return {
+        "space": context.space.name,
+        "shape": str(context.shape),
+        "device": context.device.name,
+        "budget": {"metric": budget.metric, "bound": budget.bound, "text": str(budget)},
+    }

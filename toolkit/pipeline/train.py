@@ -1,0 +1,156 @@
+"""The train stage: the network that was searched, or any genotype, trained from scratch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ehdnas.core.errors import DataError, UsageError
+from ehdnas.core.images.dataset import normalise
+from ehdnas.core.text import duration
+from ehdnas.pipeline.context import Context
+from ehdnas.search.checkpoint import load_checkpoint, module_tensors, restore_module, save_checkpoint
+from ehdnas.search.loop import step_seed
+from ehdnas.search.spaces.base import Architecture, NetworkShape, find_space
+from ehdnas.search.trainer import Trainer, TrainTask, accuracy_of, logits_of
+from ehdnas.workspace import Run
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and the facts that an exported file must carry."""
+
+    network: nn.Module
+    shape: NetworkShape
+    meta: dict[str, Any]
+
+
+def train(context: Context, run: Run, resume: bool = False) -> dict[str, Any]:
+    """Train the run's network; return and store what came of it.
+
+    Raises:
+        UsageError: the run holds no finished search, or resuming with other settings.
+    """
+    if resume and run.has("train"):
+        context.reporter.say(f"train: run {run.name} is trained; nothing to resume")
+        return dict(run.read("train"))
+    architecture = context.space.parse(run.genotype)
+    if str(context.shape) != run.read("search")["shape"]:
+        raise UsageError(
+            f"run {run.name} was searched at {run.read('search')['shape']}, and the settings now give "
+            f"{context.shape}; train with the settings of the search"
+        )
+    run.forget("train", "export", "verify")
+    trainer = _trainer(context, run, architecture)
+    _say_plan(context, trainer)
+    history = trainer.run(resume, context.reporter.progress)
+    network = _plain(context, architecture, trainer)
+    result = _evaluate(context, network, history)
+    _save_weights(context, run, architecture, network, result)
+    run.write("train", result)
+    return result
+
+
+def load_trained(path: Path) -> Trained:
+    """Return the network in a weights file.
+
+    Raises:
+        DataError: it is damaged, or not one of ours.
+    """
+    tensors, meta = load_checkpoint(path)
+    try:
+        space = find_space(meta["space"])
+        shape = shape_from(meta["shape"])
+        network = space.network(space.parse(meta["genotype"]), shape)
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} does not say which network its weights are for; train again") from error
+    restore_module(network, tensors, path)
+    return Trained(network.eval(), shape, meta)
+
+
+def shape_from(fields: dict[str, Any]) -> NetworkShape:
+    """Return the network shape that `shape_fields` wrote."""
+    return NetworkShape(**{**fields, "image": tuple(fields["image"])})
+
+
+def shape_fields(shape: NetworkShape) -> dict[str, Any]:
+    """Return a network shape as JSON-able data."""
+    return {**vars(shape), "image": list(shape.image)}
+
+
+def _trainer(context: Context, run: Run, architecture: Architecture) -> Trainer:
+    torch.manual_seed(step_seed(context.settings.seed, "network"))
+    auxiliary = context.recipe.auxiliary_weight > 0
+    task = TrainTask(
+        network=context.space.network(architecture, context.shape, auxiliary=auxiliary),
+        images=context.dataset.train,
+        augmentation=context.augmentation,
+        recipe=context.recipe,
+        seed=context.settings.seed,
+        identity=context.identity(genotype=context.space.text(architecture)),
+    )
+    return Trainer(task, run.checkpoint("train"))
+
+
+def _say_plan(context: Context, trainer: Trainer) -> None:
+    loop = trainer.loop
+    trainer.network.train()
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    with torch.random.fork_rng():
+        images = torch.from_numpy(context.dataset.train.images[: context.recipe.train_batch_size])
+        for _ in range(2):
+            start = time.perf_counter()
+            out = trainer.network(context.augmentation.evaluate(images))
+            (out[0] if isinstance(out, tuple) else out).sum().backward()
+            elapsed = time.perf_counter() - start
+    trainer.network.zero_grad(set_to_none=True)
+    trainer.network.load_state_dict(before)
+    context.reporter.say(
+        f"train: {loop.epochs} epochs of {loop.steps} steps on {len(context.dataset.train)} images; "
+        f"about {duration(elapsed * loop.steps * loop.epochs)}"
+    )
+
+
+def _plain(context: Context, architecture: Architecture, trainer: Trainer) -> nn.Module:
+    """Return the trained network without its auxiliary head, which only training needs."""
+    network = context.space.network(architecture, context.shape)
+    trained = trainer.network.state_dict()
+    network.load_state_dict({name: trained[name] for name in network.state_dict()})
+    return network.eval()
+
+
+def _evaluate(context: Context, network: nn.Module, history: list[dict[str, Any]]) -> dict[str, Any]:
+    test = context.dataset.test
+    images = normalise(test.images, context.dataset.mean, context.dataset.std)
+    accuracy = accuracy_of(logits_of(network, images), test.labels)
+    context.reporter.say(f"train: test accuracy {accuracy:.2%} on {len(test)} images")
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return {
+        "test_accuracy": accuracy,
+        "test_images": len(test),
+        "train_images": len(context.dataset.train),
+        "parameters": parameters,
+        "epochs": len(history),
+        "history": history,
+    }
+
+
+def _save_weights(
+    context: Context, run: Run, architecture: Architecture, network: nn.Module, result: dict[str, Any]
+) -> None:
+    meta = {
+        "space": context.space.name,
+        "genotype": context.space.text(architecture),
+        "shape": shape_fields(context.shape),
+        "classes": list(context.dataset.classes),
+        "mean": list(context.dataset.mean),
+        "std": list(context.dataset.std),
+        "data": context.dataset.fingerprint(),
+        "test_accuracy": result["test_accuracy"],
+    }
+    save_checkpoint(run.weights, module_tensors(network), meta)

@@ -1,0 +1,95 @@
+"""The figures of a report: which there are, what they are called and what is said of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from ehdnas.report.cells import as_edges, cell_figure
+from ehdnas.report.curves import Level, Line, curve_figure
+from ehdnas.report.data import ReportData, SearchData, TrainData
+from ehdnas.report.scatter import MOST, scatter_figure
+from ehdnas.report.wording import whole
+
+_CELLS = {
+    "normal": ("Normal cell", "Keeps height and width; most cells of the network are copies of it."),
+    "reduce": (
+        "Reduction cell",
+        "Halves height and width, a third and two thirds of the way through the network.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with its title and what the reader is told about it."""
+
+    title: str
+    svg: Markup
+    caption: str
+
+
+def cell_figures(search: SearchData) -> list[Figure]:
+    """Return the cells drawn as graphs; none for a space whose genotype is not made of such cells."""
+    found = []
+    for name, cell in search.cells.items():
+        edges = as_edges(cell)
+        if edges is not None:
+            title, caption = _CELLS.get(name, (f"Cell {name}", ""))
+            found.append(Figure(title, cell_figure(name, edges), caption))
+    return found
+
+
+def search_figures(search: SearchData) -> list[Figure]:
+    """Return the curves of the search."""
+    ratio = "predicted / bound" if search.budget.metric != "throughput_fps" else "bound / predicted"
+    losses = (Line("loss", "weights"), Line("architecture_loss", "architecture"))
+    return _present(
+        _curve("search-loss", "Losses", "cross-entropy (nats)", search.history, losses,
+               caption="Of the weights on one half of the training images, of the architecture on the rest."),
+        _curve("search-accuracy", "Accuracy of sampled networks", "accuracy (%)", search.history,
+               (Line("accuracy", "accuracy", 100),),
+               caption="With weights that all networks share, so lower than a network trained alone."),
+        _curve("search-violation", "Violation of the budget", f"ln({ratio}), no unit", search.history,
+               (Line("violation", "violation"),), Level(0, "budget"),
+               caption="The mean over sampled networks, at the far end of the predictor's interval. "
+                       "Under 0 the budget is kept; 0.1 is about 10 % beyond it."),
+        _curve("search-entropy", "How undecided the search is", "entropy (nats)", search.history,
+               (Line("entropy", "entropy"),),
+               caption="Of the choice of an operation, mean over the edges; 0 means that all is decided."),
+    )  # fmt: skip
+
+
+def train_figures(train: TrainData) -> list[Figure]:
+    """Return the curves of the training."""
+    test = Level(100 * train.test_accuracy, "test images, at the end")
+    return _present(
+        _curve("train-loss", "Training loss", "cross-entropy (nats)", train.history, (Line("loss", "loss"),),
+               caption="Mean over the batches of an epoch, an auxiliary classifier's share included."),
+        _curve("train-accuracy", "Training accuracy", "accuracy (%)", train.history,
+               (Line("accuracy", "training images", 100),), test,
+               caption="Training images are varied, and paths dropped, so the test line may lie above."),
+    )  # fmt: skip
+
+
+def predictor_figure(data: ReportData) -> Figure | None:
+    """Return the scatter of predicted against measured, if there are points."""
+    if data.points is None or not data.points.measured:
+        return None
+    predictor, count = data.search.predictor, len(data.points.measured)
+    shown = f" Every {-(-count // MOST)}th of {whole(count)} is drawn." if count > MOST else ""
+    caption = f"Networks that the predictor was not fitted on.{shown}"
+    return Figure(f"Predicted against {predictor.basis}", scatter_figure(data.points, predictor), caption)
+
+
+def _curve(
+    name: str, title: str, unit: str, history: list[dict[str, float]], lines: tuple[Line, ...],
+    level: Level | None = None, *, caption: str,
+) -> Figure | None:  # fmt: skip
+    svg = curve_figure(name, title, unit, history, lines, level)
+    return None if svg is None else Figure(title, svg, caption)
+
+
+def _present(*figures: Figure | None) -> list[Figure]:
+    return [figure for figure in figures if figure is not None]

@@ -1,0 +1,97 @@
+"""The page: one HTML file that needs nothing else and says first what the result is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ehdnas.report import figures, passport, wording
+from ehdnas.report.data import ReportData
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The first thing a reader sees: the verdict, how its figure was come by, and what that means."""
+
+    tone: str
+    word: str
+    basis: str
+    explanation: str
+
+
+def render(data: ReportData) -> str:
+    """Return the report as the text of an HTML file, without scripts and without links to anything outside.
+
+    All texts of `data` are shown as text. Equal data give equal reports.
+    """
+    return _environment().get_template("report.html").render(
+        data=data,
+        search=data.search,
+        budget=data.search.budget,
+        quantity=wording.quantity(data.search.budget.metric),
+        headline=headline(data),
+        left=stages_left(data),
+        cells=figures.cell_figures(data.search),
+        search_figures=figures.search_figures(data.search),
+        train_figures=figures.train_figures(data.train) if data.train else [],
+        predictor_figure=figures.predictor_figure(data),
+        passport=passport.rows(data.verify.measurement.passport) if data.verify else [],
+    )  # fmt: skip
+
+
+def headline(data: ReportData) -> Headline:
+    """Return the verdict in words that keep a simulated figure from being taken for a measured one."""
+    if data.verify is None:
+        text = "The network has not been judged on the device yet, so nothing here is a result."
+        return Headline("open", "NOT VERIFIED YET", "", text)
+    measured = data.verify.basis == "measured"
+    source = (
+        "A clock timed the exported file on the device itself."
+        if measured
+        else "A model of the device computed this figure from the network's layers. No hardware was timed."
+    )
+    tones = {"PASS": "pass", "FAIL": "fail"}
+    reasons = {
+        "PASS": "The network meets the budget.",
+        "FAIL": "The network does not meet the budget.",
+        "NO VERDICT": "The quick protocol measures too briefly to decide; use the standard one.",
+    }
+    text = f"{reasons.get(data.verify.verdict, '')} {source}".strip()
+    return Headline(tones.get(data.verify.verdict, "open"), data.verify.verdict, data.verify.basis, text)
+
+
+def stages_left(data: ReportData) -> list[tuple[str, str]]:
+    """Return what has not been done yet, each as (what, command)."""
+    target = {"onnxruntime": "onnx"}.get(data.device.runtime, "tflite")
+    left = []
+    if data.train is None:
+        left.append(("The network is not trained: its accuracy is unknown.", "ehdnas train"))
+    if data.files is None:
+        left.append(("No file has been exported.", f"ehdnas export --target {target}"))
+    if data.verify is None:
+        left.append(("The network has not been judged on the device.", "ehdnas run --resume"))
+    return left
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": wording.percent,
+        "whole": wording.whole,
+        "size": wording.size,
+        "with_unit": wording.with_unit,
+    }
+    environment.globals["relation"] = wording.relation
+    return environment

@@ -1,0 +1,38 @@
+"""How figures are written for people."""
+
+from __future__ import annotations
+
+
+def quantity(metric: str) -> tuple[str, str]:
+    """Return the name and unit of a unit-bearing metric: "energy_mj" is ("energy", "mJ")."""
+    name, _, unit = metric.rpartition("_")
+    return (name.replace("_", " "), unit.replace("mj", "mJ")) if name else (metric, "")
+
+
+def with_unit(value: float, metric: str) -> str:
+    """Return a metric's value with its unit, in four digits."""
+    return f"{value:.4g} {quantity(metric)[1]}".strip()
+
+
+def percent(share: float) -> str:
+    """Return a share of 1 as a percentage."""
+    return f"{100 * share:.1f} %"
+
+
+def whole(number: int) -> str:
+    """Return a whole number with its thousands apart."""
+    return f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def size(size_bytes: int) -> str:
+    """Return a file's size as people say it: "512 bytes", "1.2 MB" (a million bytes)."""
+    for unit, factor in (("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.3g} {unit}"
+    return f"{size_bytes} bytes"
+
+
+def relation(value: float, bound: float) -> str:
+    """Return how far a value is from its bound: "12.0 % under the bound"."""
+    name = "under" if value <= bound else "over"
+    return f"{percent(abs(value / bound - 1))} {name} the bound" if bound else ""

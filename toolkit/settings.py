@@ -1,0 +1,93 @@
+"""Settings: flags, then the project's ehdnas.toml, then the user's file, then built-in defaults."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from platformdirs import user_config_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ehdnas.core.errors import UsageError
+from ehdnas.core.text import nearest
+
+PROJECT_FILE = "ehdnas.toml"
+
+
+class Settings(BaseModel):
+    """Every setting a command reads; None means "what suits the data set or the device"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = Field("digits", description="digits, cifar10:PATH or images:PATH")
+    image_size: int | None = Field(None, ge=4, le=2048, description="side that images are resized to")
+    device: str | None = Field(None, description="name of the device; see `ehdnas devices`")
+    space: str = Field("darts", description="search space")
+    channels: int | None = Field(None, ge=1, le=4096, description="channels of the first cells")
+    cells: int | None = Field(None, ge=1, le=200, description="cells of the network")
+    budget: str = Field("0.7x", description="'latency <= 20 ms', 'throughput >= 500 fps' or '0.7x'")
+    confidence: float = Field(0.9, gt=0, lt=1, description="how sure the search must be of the budget")
+    seed: int = Field(0, ge=0, lt=2**63, description="fixes splits, sampling, weights and augmentation")
+    samples: int | None = Field(None, ge=10, description="networks to measure when profiling")
+    protocol: Literal["standard", "quick"] = Field("standard", description="how long each is measured")
+    search_epochs: int | None = Field(None, ge=1, description="epochs of the search")
+    train_epochs: int | None = Field(None, ge=1, description="epochs of the final training")
+    batch_size: int | None = Field(None, ge=1, description="images a step, in search and training")
+    learning_rate: float | None = Field(None, gt=0, description="learning rate of the weights")
+    targets: str = Field("tflite,onnx", description="formats that `run` exports, comma-separated")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings and, for each, where its value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def load_settings(
+    flags: dict[str, Any], project: Path | None, run: tuple[str, dict[str, Any]] | None = None
+) -> Loaded:
+    """Lay the flags that were given over the project's file, the user's file and the defaults.
+
+    Args:
+        flags: only those given; None counts as not given.
+        project: the folder that holds `ehdnas.toml`, if any.
+        run: name and settings of the run that is continued; they lie right under the flags.
+
+    Raises:
+        UsageError: an unknown key (with the nearest known one), or a value that cannot be right.
+    """
+    layers: list[tuple[str, dict[str, Any]]] = []
+    user = user_config_path("ehdnas") / "config.toml"
+    files = [user, *([project / PROJECT_FILE] if project else [])]
+    layers.extend((str(path), _read(path)) for path in files if path.is_file())
+    if run is not None:
+        layers.append((f"run {run[0]}", run[1]))
+    layers.append(("flag", {key: value for key, value in flags.items() if value is not None}))
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    for origin, layer in layers:
+        for key, value in layer.items():
+            _check(origin, key, value)
+            values[key], origins[key] = value, origin
+    return Loaded(Settings(**values), origins)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+
+
+def _check(origin: str, key: str, value: Any) -> None:
+    where = f"--{key.replace('_', '-')}" if origin == "flag" else f"{origin}: key '{key}'"
+    if key not in Settings.model_fields:
+        raise UsageError(f"{origin}: unknown key '{key}'{nearest(key, Settings.model_fields)}")
+    try:
+        Settings(**{key: value})
+    except ValidationError as error:
+        raise UsageError(f"{where}: {error.errors()[0]['msg']}, not {value!r}") from error
