@@ -65,8 +65,8 @@ class Loop:
     epochs: int
     steps: int
     seed: int
+    save_every_s: float
     extra: dict[str, Tensor] = field(default_factory=dict)
-    save_every_s: float = 30.0
     done: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     carried: dict[str, float] = field(default_factory=dict)

@@ -38,7 +38,7 @@ class DualAscent:
     The hardware term is `multiplier · g + stiffness / 2 · max(0, g)²` for a violation g.
     """
 
-    def __init__(self, rate: float = 0.05, stiffness: float = 2.0) -> None:
+    def __init__(self, rate: float = 0.02, stiffness: float = 4.0) -> None:
         self.rate = rate
         self.stiffness = stiffness
         self.multiplier = 0.0

@@ -39,6 +39,7 @@ class SearchTask:
     recipe: Recipe
     constraint: Constraint | None
     seed: int
+    save_every_s: float
     identity: dict[str, Any]
 
 
@@ -84,6 +85,7 @@ class Searcher:
             epochs=recipe.search_epochs,
             steps=steps_per_epoch(len(task.weights), recipe.batch_size),
             seed=task.seed,
+            save_every_s=task.save_every_s,
             extra={"logits": self.logits},
         )
 

@@ -28,6 +28,7 @@ class TrainTask:
     augmentation: Augmentation
     recipe: Recipe
     seed: int
+    save_every_s: float
     identity: dict[str, Any]
 
 
@@ -55,6 +56,7 @@ class Trainer:
             epochs=recipe.train_epochs,
             steps=steps_per_epoch(len(task.images), recipe.train_batch_size),
             seed=task.seed,
+            save_every_s=task.save_every_s,
         )
 
     def run(self, resume: bool, progress: Progress) -> list[dict[str, Any]]:

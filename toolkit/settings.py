@@ -36,6 +36,7 @@ class Settings(BaseModel):
     train_epochs: int | None = Field(None, ge=1, description="epochs of the final training")
     batch_size: int | None = Field(None, ge=1, description="images a step, in search and training")
     learning_rate: float | None = Field(None, gt=0, description="learning rate of the weights")
+    checkpoint_s: float = Field(30.0, ge=0, description="seconds between checkpoints")
     targets: str = Field("tflite,onnx", description="formats that `run` exports, comma-separated")
 
 

@@ -169,8 +169,13 @@ for _name in ("relu", "relu6", "hardswish", "hardsigmoid", "sigmoid"):
     _handles(_name)(_activation(_name))
 
 
-@_handles("hardtanh", "clamp")
-def _clamp(call: Call, x: Value, low: float | None = -1.0, high: float | None = 1.0) -> Value:
+@_handles("hardtanh")
+def _hardtanh(call: Call, x: Value, low: float = -1.0, high: float = 1.0) -> Value:
+    return _clamp(call, x, low, high)
+
+
+@_handles("clamp")
+def _clamp(call: Call, x: Value, low: float | None = None, high: float | None = None) -> Value:
     bounds = {(0.0, 6.0): "relu6", (0.0, None): "relu"}
     op = bounds.get((-1.0 if low is None else float(low), None if high is None else float(high)))
     if op is None:

@@ -116,7 +116,9 @@ def test_even_padding_moves_into_the_convolution():
 
 
 def test_equal_operators_are_shared():
-    graph = traced(lambda m, x: F.relu(x) + F.max_pool2d(F.relu(x), 3, 1, 1) + F.max_pool2d(F.relu(x), 3, 1, 1))
+    graph = traced(
+        lambda m, x: F.relu(x) + F.max_pool2d(F.relu(x), 3, 1, 1) + F.max_pool2d(F.relu(x), 3, 1, 1)
+    )
     assert ops(graph).count("relu") == 3
     assert sorted(ops(share_common(graph))) == ["add", "add", "max_pool", "relu"]
 

@@ -87,7 +87,9 @@ def _norm(layer):
             1,
             id="concat also read elsewhere",
         ),
-        pytest.param(lambda m, x: (lambda y: m.norms[0](y) + F.relu(y))(m.norms[0](m.a(x))), 1, id="norm shared"),
+        pytest.param(
+            lambda m, x: (lambda y: m.norms[0](y) + F.relu(y))(m.norms[0](m.a(x))), 1, id="norm shared"
+        ),
     ],
 )
 def test_folding_keeps_the_function(function, left):

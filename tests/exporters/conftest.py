@@ -1,4 +1,4 @@
-"""Networks of the kinds people deploy, with batch norms that have seen data, and a reader of TFLite operators."""
+"""Networks of the kinds people deploy, their batch norms not the identity, and a reader of TFLite files."""
 
 import numpy as np
 import pytest
@@ -133,7 +133,7 @@ class MobileNetV3Like(nn.Sequential):
 
 
 class Oddments(nn.Module):
-    """What the usual blocks leave out: padding, groups, means that count padding, constants, sigmoid gates."""
+    """What the usual blocks leave out: padding, groups, means that count padding, constants, gates."""
 
     def __init__(self):
         super().__init__()

@@ -105,7 +105,7 @@ def test_tflite_names_what_it_cannot_pad_exactly(tmp_path):
 
 def test_tflite_refuses_an_order_it_cannot_keep(tmp_path):
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten())
-    with pytest.raises(UnsupportedOperatorError, match="reshape .* at 1 "):
+    with pytest.raises(UnsupportedOperatorError, match=r"reshape .* at 1 "):
         find_exporter("tflite").export(model, (3, 4, 4), tmp_path / "net.tflite")
 
 

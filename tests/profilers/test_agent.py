@@ -1,6 +1,7 @@
 """The agent by itself: its language, its answers and its refusals, in real processes."""
 
 import ast
+import builtins
 import json
 import os
 import subprocess
@@ -59,12 +60,8 @@ def test_the_agent_is_python_3_7():
         for inner in ast.walk(part)
     }
     evaluated = [node for node in ast.walk(tree) if id(node) not in annotations]
-    builtins = [
-        n
-        for n in evaluated
-        if isinstance(n, ast.Subscript) and getattr(n.value, "id", "") in dir(__builtins__)
-    ]
-    assert not builtins
+    subscripts = [node.value for node in evaluated if isinstance(node, ast.Subscript)]
+    assert not [node for node in subscripts if getattr(node, "id", "") in dir(builtins)]
     assert not [n for n in evaluated if isinstance(n, ast.BinOp) and isinstance(n.op, ast.BitOr)]
     assert not [n for n in evaluated if isinstance(n, ast.keyword) and n.arg == "strict"]
 

@@ -30,6 +30,10 @@ def reply(samples: list[float], **state) -> Reply:
     )
 
 
+def of_medians(*medians: float) -> list[Reply]:
+    return [reply([median]) for median in medians]
+
+
 def answers(*rounds: list[Reply]):
     queue = [one for each in rounds for one in each]
     return (lambda: queue.pop(0)), queue

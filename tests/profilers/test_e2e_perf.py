@@ -11,7 +11,7 @@ from ehdnas.core.layers import Layer, LayerTable
 from ehdnas.profilers.base import find_profiler
 from ehdnas.profilers.devices import builtin_devices
 from ehdnas.profilers.e2e_perf.profiler import E2EPerfProfiler
-from ehdnas.profilers.e2e_perf.slots import FIXED_CYCLES, published_cycles, slot_cycles
+from ehdnas.profilers.e2e_perf.slots import FIXED_CYCLES, SLOT_TABLE_OF, published_cycles, slot_cycles
 
 CLOCK_HZ = 200e6
 GENERIC = {
@@ -31,7 +31,7 @@ PUBLISHED_FPS = {
 # (channels, height) of the six normal cells and the two reduction cells' inputs.
 NORMAL = [(16, 32), (16, 32), (32, 16), (32, 16), (64, 8), (64, 8)]
 REDUCTION = [(32, 32), (64, 16)]
-# Published throughput of the cells' pre-processing, with memory time, as (in, out, size, stride) convolutions.
+# Published throughput of the cells' pre-processing, with memory time: 1x1 convolutions (in, out, size).
 POINTWISE_FPS = {
     30220.6: [(48, 16, 32), (48, 16, 32)],
     26277.8: [(48, 16, 32), (64, 16, 32)],
@@ -40,6 +40,7 @@ POINTWISE_FPS = {
     27731.6: [(128, 64, 16), (128, 64, 16)],
     46904.3: [(256, 64, 8), (256, 64, 8)],
 }
+HEAD = [Layer("pool", "global_pool", 256, 256, 8, 8, (8, 8)), Layer("classifier", "linear", 256, 10, 1, 1)]
 MAX_POOL, AVG_POOL, SKIP, SEP_3, SEP_5, DIL_3, DIL_5 = range(1, 8)
 
 
@@ -175,14 +176,10 @@ def test_factorised_reduce_is_close_but_for_one_shape(generic, fps, shape, other
 
 def test_stem_pool_and_classifier(generic):
     assert cycles(generic, [conv(3, 48, 32, 3, 1, 1)]) == pytest.approx(3080, rel=1e-3)
-    head = [
-        Layer("pool", "global_pool", 256, 256, 8, 8, (8, 8)),
-        Layer("classifier", "linear", 256, 10, 1, 1),
-    ]
-    assert cycles(generic, head) == 2544
+    assert cycles(generic, HEAD) == 2544
 
 
-def test_whole_networks_are_within_one_in_a_hundred_of_the_published(generic):
+def test_whole_networks_are_within_three_in_a_thousand_of_the_published(generic):
     pointwise = [conv(*shape) for shapes in POINTWISE_FPS.values() for shape in shapes]
     around = [
         conv(3, 48, 32, 3, 1, 1),
@@ -191,8 +188,7 @@ def test_whole_networks_are_within_one_in_a_hundred_of_the_published(generic):
         conv(128, 32, 16),
         *factorised_reduce(128, 64, 16),
         conv(256, 64, 8),
-        Layer("pool", "global_pool", 256, 256, 8, 8),
-        Layer("classifier", "linear", 256, 10, 1, 1),
+        *HEAD,
     ]
     assert cycles(generic, around) == pytest.approx(FIXED_CYCLES, rel=0.01)
     for text, fps in PUBLISHED_FPS.items():
@@ -200,7 +196,7 @@ def test_whole_networks_are_within_one_in_a_hundred_of_the_published(generic):
             layer for slot, choice in enumerate(digits(text)) if choice for layer in slot_layers(slot, choice)
         ]
         found = generic.simulate(LayerTable((*around, *chosen)))
-        assert found.metric("throughput_fps") == pytest.approx(fps, rel=0.01)
+        assert found.metric("throughput_fps") == pytest.approx(fps, rel=0.003)
 
 
 def test_dilation_and_groups_do_not_change_the_published_cost(generic):
@@ -232,10 +228,14 @@ def test_simulate_is_never_called_measured(generic):
     assert found.passport["mode"] == "reference"
 
 
-def test_published_needs_a_slot_table(generic):
-    choices = np.array([digits("4444034003060011013103001300")])
-    assert generic.published(choices).tolist() == published_cycles(choices).tolist()
-    assert E2EPerfProfiler(device(GENERIC)).published(choices) is None
+def test_published_figures_are_given_for_their_own_space_and_shape_alone(generic):
+    choices = digits("4444034003060011013103001300")
+    found = generic.published(*SLOT_TABLE_OF, choices)
+    assert found.basis == "simulated" and round(found.metric("throughput_fps"), 1) == 765.3
+    space, shape = SLOT_TABLE_OF
+    assert generic.published(space, shape.replace("c16", "c36"), choices) is None
+    assert generic.published("other", shape, choices) is None
+    assert E2EPerfProfiler(device(GENERIC)).published(*SLOT_TABLE_OF, choices) is None
 
 
 @pytest.mark.parametrize(
@@ -285,8 +285,8 @@ def test_a_missing_option_is_named():
         E2EPerfProfiler(device({key: value for key, value in GENERIC.items() if key != "macs_per_cycle"}))
 
 
-def test_a_hundred_thousand_networks_a_second(generic):
+def test_a_hundred_thousand_networks_a_second():
     choices = np.random.default_rng(0).integers(0, 8, (50_000, 28))
-    begin = time.perf_counter()
-    generic.published(choices)
-    assert time.perf_counter() - begin < 0.5  # 10 ms on a quiet core
+    begin = time.process_time()
+    published_cycles(choices)
+    assert time.process_time() - begin < 0.5

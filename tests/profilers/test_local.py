@@ -81,12 +81,8 @@ def test_a_process_that_hangs_is_stopped(local, model, brief, monkeypatch, tmp_p
 
 
 def test_a_missing_interpreter_is_a_device_error(local, model, brief, monkeypatch, tmp_path):
-    hidden = (
-        Path(agent.__file__)
-        .read_text()
-        .replace("importlib.import_module(name)", "importlib.import_module('no_' + name)")
-    )
-    agent_that(hidden, monkeypatch, tmp_path)
+    source = Path(agent.__file__).read_text()
+    agent_that(source.replace("import_module(name)", "import_module('no_' + name)"), monkeypatch, tmp_path)
     with pytest.raises(DeviceError, match=r"no interpreter for "):
         LocalProfiler(local).measure(model, brief)
     (failed,) = LocalProfiler(local).check()

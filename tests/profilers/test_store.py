@@ -94,9 +94,9 @@ def test_devices_are_listed(store):
 
 def test_tens_of_thousands_of_labels_a_second(store):
     pairs = [(key(f"{i:028d}"), simulated(1.0 + i)) for i in range(20_000)]
-    begin = time.perf_counter()
+    begin = time.process_time()
     store.add_many(pairs)
-    assert time.perf_counter() - begin < 4.0  # 0.4 s on a quiet core
+    assert time.process_time() - begin < 2.0
     assert len(store.all(*SCOPE)) == 20_000
 
 

@@ -61,6 +61,13 @@ def test_a_cell_is_drawn_with_a_box_for_every_state_and_operation():
     )
 
 
+def test_a_name_that_cannot_be_shown_is_drawn_with_question_marks():
+    edges = as_edges([["conv\udcff\n", 0], ["\x00pool", 1]])
+    svg = cell_figure("odd", edges)
+    assert ">conv??</text>" in svg
+    assert ">?pool</text>" in svg
+
+
 def test_figures_take_the_pages_colours_and_no_fixed_ones():
     svg = curve_figure(
         "c", "Loss", "nats", [{"epoch": 0, "a": 1.0}, {"epoch": 1, "a": 0.5}], [Line("a", "loss")]
@@ -103,14 +110,14 @@ def test_equal_values_can_be_drawn():
 
 def test_a_passport_loses_names_and_addresses_at_every_depth():
     passport = {
-        "machine": {"model": "Pi 4", "host_name": "attic", "ip.address": "10.0.0.9"},
-        "log": ["connected to attic", "10.0.0.9:22", "ok"],
+        "machine": {"model": "Pi 4", "host_name": "attic", "ip.address": "10.0.0.9", "node_nm": 28},
+        "log": ["connected to attic", "10.0.0.9:22", "/home/bob/venv", "Linux 6.18.44"],
         "governor": "powersave",
     }
     kept = shareable(passport, private_words("alice@attic:22"))
     assert kept == {
-        "machine": {"model": "Pi 4"},
-        "log": ["connected to (left out)", "(left out):22", "ok"],
+        "machine": {"model": "Pi 4", "node_nm": 28},
+        "log": ["connected to (left out)", "(left out):22", "(left out)/venv", "Linux 6.18.44"],
         "governor": "powersave",
     }
 
@@ -134,8 +141,14 @@ def test_rows_name_what_is_nested_and_spell_values_out():
     ]
 
 
+def test_rows_tell_once_what_all_processes_agree_on():
+    told = rows({"after": [{"load": 0.5, "affinity": [0, 1]}, {"load": 0.7, "affinity": [0, 1], "mhz": 5}]})
+    assert told == [("after, load", "0.5, 0.7"), ("after, affinity", "0, 1"), ("after, mhz", "unknown, 5")]
+
+
 def test_wording():
     assert quantity("energy_mj") == ("energy", "mJ")
+    assert quantity("peak_memory_mb") == ("peak memory", "MB")
     assert quantity("score") == ("score", "")
     assert with_unit(3.14159, "latency_ms") == "3.142 ms"
     assert percent(0.12345) == "12.3 %"

@@ -39,10 +39,12 @@ class Context:
     @cached_property
     def dataset(self) -> Dataset:
         """The images, loaded."""
-        self.reporter.say(f"data: loading {self.settings.data}")
         dataset = load_data(self.settings.data, self.settings.seed, self.settings.image_size)
-        for note in dataset.notes:
-            self.reporter.say(f"data: {note}")
+        _, height, width = dataset.image_shape
+        self.reporter.say(
+            f"data: {self.settings.data}, {len(dataset.train)} training and {len(dataset.test)} test images of "
+            f"{height}x{width} in {dataset.num_classes} classes; {'; '.join(dataset.notes)}"
+        )
         return dataset
 
     @property
@@ -60,7 +62,7 @@ class Context:
             channels=self.settings.channels or channels,
             cells=self.settings.cells or cells,
             image=image,
-            classes=len(self.dataset.classes),
+            classes=self.dataset.num_classes,
             stem="imagenet" if imagenet else "cifar",
         )
         self.space.check_shape(shape)

@@ -22,6 +22,7 @@ from ehdnas.search.checkpoint import load_checkpoint
 from ehdnas.workspace import Run, Workspace
 
 _PACKAGES = ("torch", "numpy", "onnx", "onnxruntime", "tensorflow-cpu", "tensorflow", "ai-edge-litert")
+_AFTER_SEARCH = ("train", "export", "verify")
 _Record = dict[str, Any]
 
 
@@ -45,28 +46,8 @@ def gather(workspace: Workspace, run: Run) -> ReportData:
     Raises:
         UsageError, DataError: as `report`.
     """
-    genotype = run.genotype
-    made, search = run.read("run"), run.read("search")
-    train, exported, verify = (
-        run.read(stage) if run.has(stage) else None for stage in ("train", "export", "verify")
-    )
     try:
-        settings = {**made["settings"], "data": _without_place(made["settings"]["data"])}
-        files, manifests = _files(exported)
-        fields = {
-            "run": run.name,
-            "device": made["device"],
-            "settings": settings,
-            "search": {**search, "genotype": genotype},
-            "train": train,
-            "files": files,
-            "verify": _without_names(verify, made["device"].get("host", "")),
-            "points": _points(workspace, search),
-            "classes": _classes(manifests),
-            "commands": _commands(settings, search, train, exported),
-            "versions": _versions(manifests),
-        }
-        return TypeAdapter(ReportData).validate_python(fields)
+        return TypeAdapter(ReportData).validate_python(_fields(workspace, run))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -74,9 +55,36 @@ def gather(workspace: Workspace, run: Run) -> ReportData:
             f"run {run.name}: '{where}' is damaged ({first['msg']}); repeat that stage"
         ) from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"run {run.name}: a file in {run.folder} is damaged ({error!r}); repeat its stage"
-        ) from error
+        raise DataError(f"a file of {run.folder} is damaged ({error!r}); repeat its stage") from error
+
+
+def _fields(workspace: Workspace, run: Run) -> _Record:
+    """Return the fields of `ReportData`, not checked yet."""
+    genotype = run.genotype
+    made, search = _read(run, "run"), _read(run, "search")
+    train, exported, verify = (_read(run, stage) if run.has(stage) else None for stage in _AFTER_SEARCH)
+    settings = {**made["settings"], "data": _without_place(made["settings"]["data"])}
+    files, manifests = _files(exported)
+    return {
+        "run": run.name,
+        "device": made["device"],
+        "settings": settings,
+        "search": {**search, "genotype": genotype},
+        "train": train,
+        "files": files,
+        "verify": _without_names(verify, made["device"].get("host", "")),
+        "points": _points(workspace, search),
+        "classes": _classes(manifests),
+        "commands": _commands(settings, search, train, exported),
+        "versions": _versions(manifests),
+    }
+
+
+def _read(run: Run, stage: str) -> _Record:
+    value = run.read(stage)
+    if not isinstance(value, dict):
+        raise DataError(f"{run.stage_file(stage)} holds no JSON object; repeat that stage")
+    return value
 
 
 def _without_names(verify: _Record | None, host: str) -> _Record | None:

@@ -95,16 +95,17 @@ def _say_plan(context: Context, budget: Budget) -> None:
 
 
 def _step_seconds(context: Context) -> float:
-    """Return how long one step takes here, from two passes of the reference network."""
+    """Return how long one step takes here, from the quickest of a few passes of the reference network."""
     with torch.random.fork_rng():
         network = context.space.network(context.space.reference, context.shape)
         images = torch.randn(min(context.recipe.batch_size, len(context.dataset.train)), *context.shape.image)
         images = images.contiguous(memory_format=torch.channels_last)
-        for _ in range(2):
+        passes = []
+        for _ in range(3):
             start = time.perf_counter()
             network(images).sum().backward()
-            elapsed = time.perf_counter() - start
-    return 1.7 * elapsed  # a weight step, and an architecture step that computes no weight gradients
+            passes.append(time.perf_counter() - start)
+    return 1.7 * min(passes)  # a weight step, and an architecture step that computes no weight gradients
 
 
 def _run_search(context: Context, run: Run, profiled: Profile, budget: Budget, resume: bool) -> SearchResult:
@@ -118,6 +119,7 @@ def _run_search(context: Context, run: Run, profiled: Profile, budget: Budget, r
         recipe=context.recipe,
         constraint=Constraint(profiled.predictor, budget, context.settings.confidence),
         seed=context.settings.seed,
+        save_every_s=context.settings.checkpoint_s,
         identity=context.identity(budget=str(budget), device=context.device.name),
     )
     searcher = Searcher(task, run.checkpoint("search"))

@@ -92,6 +92,7 @@ def _trainer(context: Context, run: Run, architecture: Architecture) -> Trainer:
         augmentation=context.augmentation,
         recipe=context.recipe,
         seed=context.settings.seed,
+        save_every_s=context.settings.checkpoint_s,
         identity=context.identity(genotype=context.space.text(architecture)),
     )
     return Trainer(task, run.checkpoint("train"))
@@ -103,16 +104,17 @@ def _say_plan(context: Context, trainer: Trainer) -> None:
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     with torch.random.fork_rng():
         images = torch.from_numpy(context.dataset.train.images[: context.recipe.train_batch_size])
-        for _ in range(2):
+        passes = []
+        for _ in range(3):
             start = time.perf_counter()
             out = trainer.network(context.augmentation.evaluate(images))
             (out[0] if isinstance(out, tuple) else out).sum().backward()
-            elapsed = time.perf_counter() - start
+            passes.append(time.perf_counter() - start)
     trainer.network.zero_grad(set_to_none=True)
     trainer.network.load_state_dict(before)
     context.reporter.say(
         f"train: {loop.epochs} epochs of {loop.steps} steps on {len(context.dataset.train)} images; "
-        f"about {duration(elapsed * loop.steps * loop.epochs)}"
+        f"about {duration(min(passes) * loop.steps * loop.epochs)}"
     )
 
 

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from ehdnas.report.drawing import FIRST, INK, PAPER, SECOND, draw
 from ehdnas.report.layout import Layout, arrange
+from ehdnas.report.wording import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +33,7 @@ def as_edges(cell: Any) -> list[Edge] | None:
     for at, pair in enumerate(cell):
         match pair:
             case [str(operation), int(source)] if 0 <= source < 2 + at // 2:
-                edges.append((operation, source))
+                edges.append((printable(operation), source))
             case _:
                 return None
     return edges
@@ -54,13 +55,14 @@ def cell_figure(name: str, edges: list[Edge]) -> Markup:
     labels += [_short(operation) for operation, _ in edges]
     layout = arrange(_ranks(edges), [_ROOM] * len(labels), _links(edges), _PASSING)
     spans = _columns(labels, layout)
-    height = max(layout.y) - min(layout.y) + 2 * _ROOM
-    size = (spans[-1][1] + _GAP / 2, height)
+    around = (_BOX + _GAP) / 2
+    top, bottom = min(layout.y) - around, max(layout.y) + around
+    size = (spans[-1][1] + _GAP, bottom - top)
 
     def paint(axes: Axes) -> None:
         axes.set_axis_off()
         axes.set_xlim(-_GAP / 2, spans[-1][1] + _GAP / 2)
-        axes.set_ylim(max(layout.y) + _ROOM, min(layout.y) - _ROOM)
+        axes.set_ylim(bottom, top)
         for path in layout.paths:
             _link(axes, path, layout, spans, to_output=path[-1] == 2 + nodes)
         for vertex, label in enumerate(labels):
@@ -74,8 +76,7 @@ def _state(source: int) -> str:
 
 
 def _short(operation: str) -> str:
-    text = " ".join(operation.split())
-    return text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
+    return operation if len(operation) <= _MOST_LETTERS else f"{operation[: _MOST_LETTERS - 1]}…"
 
 
 def _ranks(edges: list[Edge]) -> list[int]:

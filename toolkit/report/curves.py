@@ -50,6 +50,8 @@ def curve_figure(
         return None
 
     def paint(axes: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         for (line, epochs, values), colour, dashes in zip(curves, (FIRST, SECOND), ("-", "--"), strict=False):
             marker = "o" if len(values) < 3 else ""
             axes.plot(epochs, values, color=colour, linestyle=dashes, marker=marker, label=line.label)
@@ -57,7 +59,7 @@ def curve_figure(
             axes.axhline(level.value, color=INK, linewidth=1, linestyle=":", label=level.label)
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(curves) > 1 or level is not None:
             axes.legend(fontsize=9)
 

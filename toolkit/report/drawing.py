@@ -21,7 +21,7 @@ SECOND = "#010205"
 PAPER = "#010206"
 _CSS = {INK: "currentColor", FIRST: "var(--first)", SECOND: "var(--second)", PAPER: "var(--paper)"}
 
-_STYLE: dict[str, Any] = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name with two dollar signs is a name
     "text.color": INK,

@@ -29,7 +29,7 @@ def render(data: ReportData) -> str:
 
     All texts of `data` are shown as text. Equal data give equal reports.
     """
-    return _environment().get_template("report.html").render(
+    page = _environment().get_template("report.html").render(
         data=data,
         search=data.search,
         budget=data.search.budget,
@@ -42,6 +42,8 @@ def render(data: ReportData) -> str:
         predictor_figure=figures.predictor_figure(data),
         passport=passport.rows(data.verify.measurement.passport) if data.verify else [],
     )  # fmt: skip
+    # A class named by a folder whose name is not UTF-8 carries bytes that no file can hold as text.
+    return page.encode(errors="replace").decode()
 
 
 def headline(data: ReportData) -> Headline:
@@ -89,6 +91,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "percent": wording.percent,
+        "quantity": wording.quantity,
         "whole": wording.whole,
         "size": wording.size,
         "with_unit": wording.with_unit,

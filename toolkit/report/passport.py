@@ -8,11 +8,12 @@ from typing import Any
 
 # Words of a key that say who or where; `_` and `.` part the words of a key.
 _PRIVATE = {
-    *("host", "hostname", "node", "address", "ip", "url", "port"),
-    *("user", "username", "login", "account", "identity", "key", "serial"),
+    *("host", "hostname", "nodename", "address", "ip", "url"),
+    *("user", "username", "login", "account", "serial"),
     *("home", "path", "folder", "file", "cwd"),
 }
-_ADDRESS = re.compile(r"\S+@\S+|(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])")
+# user@host, four numbers with dots, and the folders that are named after their owner
+_PLACE = r"\S+@\S+|(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])|/(?:home|Users)/[^/\s]+"
 _LEFT_OUT = "(left out)"
 _MOST_LETTERS = 400
 
@@ -24,7 +25,7 @@ def shareable(passport: Mapping[str, Any], private: Sequence[str] = ()) -> dict[
         private: words, such as the device's host and user, that are also taken out of the texts that stay.
     """
     words = [re.escape(word) for word in private if word]
-    pattern = re.compile("|".join([_ADDRESS.pattern, *(rf"(?<!\w){word}(?!\w)" for word in words)]))
+    pattern = re.compile("|".join([_PLACE, *(rf"(?<!\w){word}(?!\w)" for word in words)]))
     return {key: _clean(value, pattern) for key, value in passport.items() if _public(key)}
 
 
@@ -35,15 +36,27 @@ def private_words(host: str) -> list[str]:
 
 
 def rows(passport: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return a passport as (name, text) rows; nested entries are named `outer, inner`."""
+    """Return a passport as (name, text) rows; nested entries are named `outer, inner`.
+
+    A list of entries, such as one a process, is told entry by entry: once where all agree, else in turn.
+    """
     found: list[tuple[str, str]] = []
     for key, value in passport.items():
         name = str(key).replace("_", " ")
+        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            value = _merged(value)
         if isinstance(value, dict):
             found += [(f"{name}, {inner}", text) for inner, text in rows(value)]
         else:
             found.append((name, _text(value)))
     return found
+
+
+def _merged(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    every = {key: [entry.get(key) for entry in entries] for entry in entries for key in entry}
+    return {
+        key: values[0] if values.count(values[0]) == len(values) else values for key, values in every.items()
+    }
 
 
 def _public(key: Any) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 def quantity(metric: str) -> tuple[str, str]:
     """Return the name and unit of a unit-bearing metric: "energy_mj" is ("energy", "mJ")."""
     name, _, unit = metric.rpartition("_")
-    return (name.replace("_", " "), unit.replace("mj", "mJ")) if name else (metric, "")
+    return (name.replace("_", " "), {"mj": "mJ", "mb": "MB"}.get(unit, unit)) if name else (metric, "")
 
 
 def with_unit(value: float, metric: str) -> str:
@@ -36,3 +36,8 @@ def relation(value: float, bound: float) -> str:
     """Return how far a value is from its bound: "12.0 % under the bound"."""
     name = "under" if value <= bound else "over"
     return f"{percent(abs(value / bound - 1))} {name} the bound" if bound else ""
+
+
+def printable(text: str) -> str:
+    """Return a text with a question mark for every character that cannot be shown, a lone surrogate say."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
