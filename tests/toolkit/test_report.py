@@ -312,6 +312,8 @@ def test_what_comes_from_outside_is_shown_as_text(workspace, finished):
     assert "Raspberry Pi 4 <b>B</b>" in page.text
     assert "<img src=x onerror=alert…"[:20] in page.text
     assert '"$\\frac{1$' in page.text
+    labels = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert 'onerror=alert(1)> of previous but one and "$\\frac{1$ of previous cell;' in labels[0]
 
 
 def test_neither_host_nor_user_nor_address_is_told(source):

@@ -54,7 +54,7 @@ def _order(layers: list[list[int]], steps: list[tuple[int, int]]) -> list[list[i
             place = {v: float(at) for at, v in enumerate(before)}
             own = {v: float(at) for at, v in enumerate(layers[index])}
             layers[index].sort(key=lambda v: _mean([place[n] for n in near.get(v, [])], own[v]))
-        if False:
+        if _crossings(layers, steps) < _crossings(best, steps):
             best = layers
     return best
 
