@@ -48,7 +48,9 @@ def alone(space, architecture, shape, images, labels, recipe):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--cells", type=int, default=8)
@@ -77,11 +79,13 @@ def main():
             single = alone(space, architecture, shape, images, labels, recipe)
             single()
             weights = timed(lambda: searcher.weight_step(images, labels))
-            rows.append({
-                "alone": min(timed(single), timed(single)),
-                "weights": weights,
-                "step": weights + timed(lambda: searcher.architecture_step(images, labels)),
-            })
+            rows.append(
+                {
+                    "alone": min(timed(single), timed(single)),
+                    "weights": weights,
+                    "step": weights + timed(lambda: searcher.architecture_step(images, labels)),
+                }
+            )
     rows = rows[1:]
     ratios = [row["step"] / row["alone"] for row in rows]
     print(json.dumps({

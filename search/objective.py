@@ -33,9 +33,11 @@ class Constraint:
 
 
 class DualAscent:
-    """The multiplier of an augmented Lagrangian (Bertsekas 1982), raised while the budget is violated.
+    """The multiplier of an augmented Lagrangian, raised while the budget is violated.
 
-    The hardware term is `multiplier · g + stiffness / 2 · max(0, g)²` for a violation g.
+    For the mean violation g of the sampled architectures the hardware term is
+    max(0, multiplier + stiffness · g)² / (2 · stiffness), which pulls on nothing once the budget is met with
+    room to spare (Nocedal and Wright, Numerical Optimization, 2nd edition, equation 17.65).
     """
 
     def __init__(self, rate: float = 0.02, stiffness: float = 4.0) -> None:
@@ -45,8 +47,8 @@ class DualAscent:
 
     def loss(self, violation: Tensor) -> Tensor:
         """Return the hardware term, a scalar, for violations [n] of sampled architectures."""
-        quadratic = torch.relu(violation).square() * (self.stiffness / 2)
-        return (self.multiplier * violation + quadratic).mean()
+        pull = torch.relu(self.multiplier + self.stiffness * violation.mean())
+        return pull.square() / (2 * self.stiffness)
 
     def update(self, violation: Tensor) -> None:
         """Raise or lower the multiplier by the mean violation of the samples."""

@@ -19,6 +19,7 @@ class Recipe(BaseModel):
     batch_size: int = Field(default=64, ge=1)
     train_batch_size: int = Field(default=96, ge=1)
     learning_rate: float = Field(default=0.025, gt=0)
+    train_learning_rate: float = Field(default=0.025, gt=0)
     weight_decay: float = Field(default=3e-4, ge=0)
     momentum: float = 0.9
     clip: float = 5.0
@@ -33,10 +34,11 @@ class Recipe(BaseModel):
 # Digits are some 1,440 images of 8x8 pixels: small batches and a higher rate for the architecture, since a
 # search has only a few hundred steps; no flips (a mirrored 2 is no 2) and no cutout at that size.
 _DIGITS = Recipe(
-    search_epochs=25,
-    train_epochs=40,
-    batch_size=64,
-    train_batch_size=64,
+    search_epochs=50,
+    train_epochs=60,
+    batch_size=32,
+    train_batch_size=32,
+    train_learning_rate=0.1,
     architecture_learning_rate=3e-2,
     drop_path=0.0,
     flip=False,

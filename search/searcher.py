@@ -23,7 +23,7 @@ from ehdnas.search.recipes import Recipe
 from ehdnas.search.relaxation import temperature_at
 from ehdnas.search.spaces.base import NetworkShape, Space, Supernet
 
-_WARM_UP = 0.2  # of the epochs train weights alone, so that early luck decides nothing
+_WARM_UP = 0.3  # of the epochs train weights alone, so that early luck decides nothing
 _HARDWARE_SAMPLES = 4  # architectures a step that the predictor sees; it costs next to nothing
 
 

@@ -41,7 +41,7 @@ class Trainer:
         recipe = task.recipe
         optimizer = torch.optim.SGD(
             self.network.parameters(),
-            lr=recipe.learning_rate,
+            lr=recipe.train_learning_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
         )
@@ -106,7 +106,7 @@ class Trainer:
         """Cosine learning rate to 0; drop-path rising linearly to its full probability."""
         progress = epoch / self.loop.epochs
         for group in self.loop.optimizers["weights"].param_groups:
-            group["lr"] = self.task.recipe.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+            group["lr"] = self.task.recipe.train_learning_rate * (1 + math.cos(math.pi * progress)) / 2
         if hasattr(self.network, "drop_path"):
             self.network.drop_path = self.task.recipe.drop_path * progress
 

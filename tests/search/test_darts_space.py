@@ -90,7 +90,9 @@ def test_reductions_stand_at_a_third_and_two_thirds():
     assert reductions(20) == (6, 13)
 
 
-@pytest.mark.parametrize(("image", "stem"), [((1, 8, 8), "cifar"), ((3, 32, 32), "cifar"), ((3, 64, 64), "imagenet")])
+@pytest.mark.parametrize(
+    ("image", "stem"), [((1, 8, 8), "cifar"), ((3, 32, 32), "cifar"), ((3, 64, 64), "imagenet")]
+)
 def test_networks_run_with_the_auxiliary_head_at_every_size(image, stem):
     shape = NetworkShape(4, 3, image, 7, stem)
     network = SPACE.network(SPACE.reference, shape, auxiliary=True)

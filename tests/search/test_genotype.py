@@ -64,13 +64,17 @@ def test_published_genotypes_are_valid_and_say_their_source():
 
 def test_the_literal_as_the_darts_authors_print_it():
     text = (
-        "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), "
-        "('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)], "
+        "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), "
+        "('sep_conv_3x3', 1), ('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), "
+        "('dil_conv_3x3', 2)], "
         "normal_concat=[2, 3, 4, 5], reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), "
         "('max_pool_3x3', 1), ('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), "
         "('max_pool_3x3', 1)], reduce_concat=[2, 3, 4, 5])"
     )
     assert g.parse(text) == V2
+
+
+REST = g.to_cells(V2)["normal"][1:]
 
 
 def _cells(**changes):
@@ -80,12 +84,18 @@ def _cells(**changes):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (_cells(normal=[["conv_9x9", 0]] + g.to_cells(V2)["normal"][1:]), "unknown operation 'conv_9x9'"),
-        (_cells(normal=[["sep_conv_3x3", 2]] + g.to_cells(V2)["normal"][1:]), "node 0 of the normal cell takes input 2"),
+        (_cells(normal=[["conv_9x9", 0], *REST]), "unknown operation 'conv_9x9'"),
+        (
+            _cells(normal=[["sep_conv_3x3", 2], *REST]),
+            "node 0 of the normal cell takes input 2",
+        ),
         (_cells(reduce=g.to_cells(V2)["reduce"][:7]), "the reduce cell has 7 edges; it needs 8"),
-        (_cells(normal=[["sep_conv_3x3", 1], ["sep_conv_3x3", 1]] + g.to_cells(V2)["normal"][2:]), "input 1 twice"),
-        (_cells(normal=[["sep_conv_3x3", True]] + g.to_cells(V2)["normal"][1:]), "takes input True"),
-        (_cells(normal=[["none", 0]] + g.to_cells(V2)["normal"][1:]), "unknown operation 'none'"),
+        (
+            _cells(normal=[["sep_conv_3x3", 1], ["sep_conv_3x3", 1], *REST[1:]]),
+            "input 1 twice",
+        ),
+        (_cells(normal=[["sep_conv_3x3", True], *REST]), "takes input True"),
+        (_cells(normal=[["none", 0], *REST]), "unknown operation 'none'"),
         (_cells(normal_concat=[2, 3]), "normal_concat must be the four nodes"),
         ("12345", "5 digits"),
         ("0" * 28, "takes 0 edges; it needs 2"),

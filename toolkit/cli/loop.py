@@ -116,7 +116,7 @@ def train(
 def export(
     genotype: Annotated[str | None, typer.Argument(help="A genotype, with --untrained.")] = None,
     target: Annotated[str, typer.Option(help="Formats, comma-separated.")] = "tflite",
-    untrained: Annotated[bool, typer.Option("--untrained", help="Random weights, and it is said so.")] = False,
+    untrained: Annotated[bool, typer.Option("--untrained", help="With random weights.")] = False,
     run: o.RunName = None, out: o.Out = None, data: o.Data = None, channels: o.Channels = None,
     cells: o.Cells = None, image_size: o.ImageSize = None, json: o.Json = False,
 ) -> None:  # fmt: skip

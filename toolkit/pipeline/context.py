@@ -42,8 +42,8 @@ class Context:
         dataset = load_data(self.settings.data, self.settings.seed, self.settings.image_size)
         _, height, width = dataset.image_shape
         self.reporter.say(
-            f"data: {self.settings.data}, {len(dataset.train)} training and {len(dataset.test)} test images of "
-            f"{height}x{width} in {dataset.num_classes} classes; {'; '.join(dataset.notes)}"
+            f"data: {self.settings.data}, {len(dataset.train)} training and {len(dataset.test)} test images "
+            f"of {height}x{width} in {dataset.num_classes} classes; {'; '.join(dataset.notes)}"
         )
         return dataset
 
@@ -82,6 +82,7 @@ class Context:
             "batch_size": self.settings.batch_size,
             "train_batch_size": self.settings.batch_size,
             "learning_rate": self.settings.learning_rate,
+            "train_learning_rate": self.settings.learning_rate,
         }
         return recipe_for(self.kind).model_copy(update={k: v for k, v in given.items() if v is not None})
 

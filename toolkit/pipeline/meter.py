@@ -62,7 +62,11 @@ class Instrument:
         chosen = [self._parts.chosen.get(slot, ()) for slot in enumerate(architecture.choices)]
         parts = [*self._parts.fixed, *(part for group in chosen for part in group)]
         return LayerTable(
-            tuple(replace(layer, name=f"{part.name}.{layer.name}") for part in parts for layer in self._layers(part))
+            tuple(
+                replace(layer, name=f"{part.name}.{layer.name}")
+                for part in parts
+                for layer in self._layers(part)
+            )
         )
 
     def settings_text(self) -> str:

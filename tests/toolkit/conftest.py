@@ -1,0 +1,84 @@
+"""A project folder of its own for every test, and the command line called in it."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+
+import pytest
+
+TINY = """
+channels = 4
+cells = 3
+samples = 120
+search_epochs = 2
+train_epochs = 2
+batch_size = 64
+checkpoint_s = 0
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def _own_configuration(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty folder, made the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(project):
+    """A project whose settings make every stage take seconds."""
+    (project / "ehdnas.toml").write_text(TINY)
+    return project
+
+
+@pytest.fixture
+def ehdnas():
+    """Call the command line in this process: ehdnas("search", "--seed", "1") -> Result."""
+    from ehdnas.cli import main
+
+    def call(*arguments):
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main([str(argument) for argument in arguments])
+        return Result(code, out.getvalue(), err.getvalue())
+
+    return call
+
+
+@pytest.fixture
+def killed():
+    """Start a command, kill -9 it as soon as `ready()` is true, and say whether it was still running."""
+
+    def start(folder, arguments, ready, limit_s=120):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ehdnas", *arguments], cwd=folder, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+            # As many threads as this process uses: sums in another order are other sums.
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        end = time.monotonic() + limit_s
+        while process.poll() is None and not ready():
+            assert time.monotonic() < end, f"{arguments} never got there"
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        return process.wait() == -signal.SIGKILL
+
+    return start
