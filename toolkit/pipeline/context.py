@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -90,13 +90,8 @@ class Context:
     def augmentation(self) -> Augmentation:
         """How training images are varied."""
         side = min(self.shape.image[1:])
-        return Augmentation(
-            pad=side // 8,
-            flip=self.recipe.flip,
-            cutout=side // 2 if self.recipe.cutout else 0,
-            mean=self.dataset.mean,
-            std=self.dataset.std,
-        )
+        usual = Augmentation.for_size(side, self.recipe.flip, self.dataset.mean, self.dataset.std)
+        return usual if self.recipe.cutout else replace(usual, cutout=0)
 
     def identity(self, **more: Any) -> dict[str, Any]:
         """Return what a stage's result depends on, as JSON-able data: equal identities, equal results."""

@@ -21,7 +21,7 @@ from ehdnas.search.selection import Candidate, candidates, fastest, fastest_star
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.workspace import Run
 
-_SCORED = 12  # candidates judged with the supernet's weights
+_SCORED = 32  # candidates judged with the supernet's weights
 _MEASURED = 6  # of them, how many are measured before the search settles for less
 
 
