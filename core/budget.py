@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -50,6 +51,13 @@ class Budget:
     def resolve(self, reference: float) -> Budget:
         """Return the absolute budget, given the reference network's value of the metric."""
         return Budget(self.metric, self.bound * reference) if self.relative else self
+
+    @classmethod
+    def just_met_by(cls, metric: str, value: float) -> Budget:
+        """Return the tightest budget of four digits that a value meets: typed in as shown, it is met."""
+        step = 10.0 ** (math.floor(math.log10(value)) - 3)
+        round_outward = math.floor if metric == "throughput_fps" else math.ceil
+        return cls(metric, float(f"{round_outward(value / step) * step:.4g}"))
 
     def __str__(self) -> str:
         if self.relative:

@@ -54,6 +54,14 @@ def test_meeting_a_budget():
     assert parse_budget("0.5x").resolve(10.0) == Budget("latency_ms", 5.0)
 
 
+@given(st.floats(1e-6, 1e6), st.sampled_from(["latency_ms", "throughput_fps"]))
+def test_the_budget_named_as_the_nearest_is_met_when_typed_in(value, metric):
+    budget = Budget.just_met_by(metric, value)
+    assert budget.meets(value)
+    assert parse_budget(str(budget)).meets(value)
+    assert budget.bound == pytest.approx(value, rel=2e-3)
+
+
 @given(st.text(max_size=60))
 def test_any_text_is_read_or_refused_in_one_line(text):
     try:

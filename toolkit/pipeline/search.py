@@ -75,7 +75,7 @@ def _require_feasible(context: Context, profiled: Profile, budget: Budget) -> Ar
         known[found] = meter.measure(found).metric(budget.metric)
         best = min(known, key=lambda one: sign * known[one])
     if not budget.meets(known[best]):
-        nearest = Budget(budget.metric, known[best])
+        nearest = Budget.just_met_by(budget.metric, known[best])
         raise BudgetError(
             f"no network of '{space.name}' at {context.shape} meets {budget} on {context.device.name}; the "
             f"nearest found has {nearest} (genotype {space.text(best)}): ask for that, or use fewer "

@@ -1,0 +1,96 @@
+"""What every registered search space must do, whatever it searches."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ehdnas.core.errors import UsageError
+from ehdnas.core.graph import layer_table
+from ehdnas.core.plugins import plugin_names
+from ehdnas.search.spaces.base import Architecture, NetworkShape, find_space
+
+NAMES = plugin_names("ehdnas.spaces")
+SHAPE = NetworkShape(4, 3, (3, 16, 16), 5)
+seeds = st.integers(0, 2**32)
+
+
+@pytest.fixture(params=NAMES)
+def space(request):
+    return find_space(request.param)
+
+
+def test_there_are_spaces():
+    assert "darts" in NAMES
+    with pytest.raises(UsageError, match="unknown space"):
+        find_space("nowhere")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=seeds)
+def test_samples_are_valid_and_every_form_reads_back(name, seed):
+    space = find_space(name)
+    architecture = space.sample(np.random.default_rng(seed))
+    assert space.is_valid(architecture)
+    assert space.sample(np.random.default_rng(seed)) == architecture
+    gates = space.encode(architecture)
+    assert gates.shape == (space.slots, space.choices)
+    assert gates.sum(1).eq(1).all()
+    assert space.decode(gates) == architecture
+    assert space.parse(space.text(architecture)) == architecture
+    assert space.parse(json.dumps(space.genotype(architecture))) == architecture
+    assert torch.equal(space.encode_all([architecture])[0], gates)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=seeds, temperature=st.floats(0.1, 5))
+@settings(max_examples=40)
+def test_relaxed_samples_are_valid_and_carry_gradients(name, seed, temperature):
+    space = find_space(name)
+    generator = torch.Generator().manual_seed(seed)
+    logits = space.initial_logits().requires_grad_()
+    gates = space.relax(logits, temperature, generator)
+    architecture = space.decode(gates.detach())
+    assert torch.equal(gates.detach(), space.encode(architecture))
+    (gates * torch.randn(gates.shape, generator=generator)).sum().backward()
+    assert torch.isfinite(logits.grad).all() and logits.grad.abs().sum() > 0
+    assert float(space.log_prob(architecture, logits.detach())) <= 0
+    assert space.is_valid(space.most_likely(logits.detach()))
+
+
+def test_the_reference_and_its_neighbours_are_valid(space):
+    around = list(space.neighbours(space.reference))
+    assert space.is_valid(space.reference)
+    assert around and all(space.is_valid(one) for one in around)
+    assert len(set(around)) == len(around) and space.reference not in around
+
+
+def test_what_is_no_architecture_is_refused(space):
+    assert not space.is_valid(Architecture(()))
+    with pytest.raises(UsageError):
+        space.decode(torch.zeros(1, 1))
+    with pytest.raises(UsageError):
+        space.parse("no such genotype")
+
+
+def test_network_and_supernet_take_images_to_logits(space):
+    images = torch.randn(2, *SHAPE.image)
+    assert space.network(space.reference, SHAPE).eval()(images).shape == (2, SHAPE.classes)
+    gates = space.encode(space.reference).requires_grad_()
+    logits = space.supernet(SHAPE)(images, gates)
+    assert logits.shape == (2, SHAPE.classes)
+    logits.square().sum().backward()
+    assert gates.grad.abs().sum() > 0
+
+
+def test_the_parts_hold_the_work_of_the_network(space):
+    parts = space.parts(SHAPE)
+    for seed in range(3):
+        architecture = space.sample(np.random.default_rng(seed))
+        chosen = [part for slot in enumerate(architecture.choices) for part in parts.chosen.get(slot, ())]
+        total = sum(layer_table(part.module, part.image).macs for part in (*parts.fixed, *chosen))
+        network = space.network(architecture, SHAPE)
+        assert total == layer_table(network, SHAPE.image).macs
