@@ -21,7 +21,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Identity:
-    """What a predictor predicts, and for which networks; two predictors are interchangeable if equal."""
+    """What a predictor predicts, and for which networks; two predictors are interchangeable if equal.
+
+    `conditions` is what, besides the network, the device's figures depend on: protocol, threads, options.
+    """
 
     method: str
     space: str
@@ -29,6 +32,7 @@ class Identity:
     choices: int
     shape: str
     device: str
+    conditions: str
     metric: str
 
 

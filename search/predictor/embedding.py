@@ -13,7 +13,7 @@ from ehdnas.search.predictor.quality import quality_of
 
 _FOLDS = 5
 _FOLDS_UNTIL = 1000  # beyond it one fifth held out is plenty, and five fits would be slow
-_STEPS = 1000
+_STEPS = 600
 _BATCH = 256
 
 

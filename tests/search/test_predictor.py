@@ -13,7 +13,7 @@ from ehdnas.search.selection import candidates, fastest
 from ehdnas.search.spaces.darts.space import DartsSpace
 
 SPACE = DartsSpace()
-WHO = Identity("embedding", "darts", 28, 8, "c8x5-1x8x8-10-cifar", "somewhere", "latency_ms")
+WHO = Identity("embedding", "darts", 28, 8, "c8x5-1x8x8-10-cifar", "somewhere", "threads 1", "latency_ms")
 COST = torch.tensor([0.0, 1, 1, 0.1, 6, 9, 3, 5])
 
 

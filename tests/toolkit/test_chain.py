@@ -59,10 +59,9 @@ def test_run_does_it_all_and_says_it_was_simulated(tiny, ehdnas):
 def test_search_alone_works_and_the_same_seed_gives_the_same_network(tiny, ehdnas):
     first = json.loads(ehdnas("search", "--json").out)
     second = json.loads(ehdnas("search", "--json").out)
-    other = json.loads(ehdnas("search", "--seed", 5, "--json").out)
+    assert first["run"] != second["run"]
     assert first["genotype"] == second["genotype"]
     assert first["history"] == second["history"]
-    assert other["history"] != first["history"]
 
 
 def test_a_throughput_budget_is_met_from_below(tiny, ehdnas):

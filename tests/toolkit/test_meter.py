@@ -5,7 +5,7 @@ import pytest
 from ehdnas.core.graph import layer_table
 from ehdnas.core.measurement import Measurement
 from ehdnas.pipeline.devices import find_device
-from ehdnas.pipeline.meter import Instrument, Meter
+from ehdnas.pipeline.meter import Instrument, Meter, conditions
 from ehdnas.profilers.protocol import QUICK, STANDARD
 from ehdnas.profilers.store import MeasurementStore
 from ehdnas.search.spaces.base import NetworkShape, find_space
@@ -60,14 +60,11 @@ def test_what_is_stored_is_not_measured_again(tmp_path):
 def test_another_protocol_or_accelerator_is_another_measurement():
     local = find_device("local")
     texts = {
-        Instrument(device, SPACE, SHAPE, protocol).settings_text()
+        conditions(device, protocol)
         for device in (local, local.model_copy(update={"threads": 2}), find_device("local-onnx"))
         for protocol in (STANDARD, QUICK)
     }
     assert len(texts) == 6
     generic = find_device("ehdnas-generic")
     faster = generic.model_copy(update={"options": {**generic.options, "clock_mhz": 300}})
-    assert (
-        Instrument(generic, SPACE, SHAPE, STANDARD).settings_text()
-        != Instrument(faster, SPACE, SHAPE, STANDARD).settings_text()
-    )
+    assert conditions(generic, STANDARD) != conditions(faster, STANDARD)

@@ -69,13 +69,6 @@ class Instrument:
             )
         )
 
-    def settings_text(self) -> str:
-        """Return what, besides the network, a measurement depends on: protocol, runtime, accelerator."""
-        if self.device.simulated:
-            options = json.dumps(self.device.options, sort_keys=True)
-            return f"simulated-{hashlib.sha256(options.encode()).hexdigest()[:16]}"
-        return f"{self.protocol.settings_hash}-{self.device.runtime}-t{self.device.threads}"
-
     def _layers(self, part: Part) -> tuple[Layer, ...]:
         key = (id(part.module), part.image)
         if key not in self._tables:
@@ -131,8 +124,16 @@ class Meter:
             shape=str(of.shape),
             subject=of.space.text(architecture),
             precision=of.device.precision,
-            protocol=of.settings_text(),
+            protocol=conditions(of.device, of.protocol),
         )
+
+
+def conditions(device: Device, protocol: Protocol) -> str:
+    """Return what, besides the network, a measurement depends on: protocol, runtime, accelerator."""
+    if device.simulated:
+        options = json.dumps(device.options, sort_keys=True)
+        return f"simulated-{hashlib.sha256(options.encode()).hexdigest()[:16]}"
+    return f"{protocol.settings_hash}-{device.runtime}-t{device.threads}"
 
 
 def untrained(space: Space, architecture: Architecture, shape: NetworkShape) -> nn.Module:

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from ehdnas.core.budget import Budget
+from ehdnas.core.device import Device
 from ehdnas.core.errors import UsageError
 from ehdnas.core.text import duration
 from ehdnas.pipeline.context import Context
-from ehdnas.pipeline.meter import PROTOCOLS, Instrument, Meter
+from ehdnas.pipeline.meter import PROTOCOLS, Instrument, Meter, conditions
 from ehdnas.profilers.store import MeasurementStore
 from ehdnas.search.loop import step_seed
 from ehdnas.search.predictor.base import Identity, Predictor
@@ -136,13 +137,21 @@ def identity_of(context: Context, metric: str) -> Identity:
     """Return what a predictor must be made for to serve this context."""
     space = context.space
     return Identity(
-        "embedding", space.name, space.slots, space.choices, str(context.shape), context.device.name, metric
+        method="embedding",
+        space=space.name,
+        slots=space.slots,
+        choices=space.choices,
+        shape=str(context.shape),
+        device=context.device.name,
+        conditions=conditions(context.device, PROTOCOLS[context.settings.protocol]),
+        metric=metric,
     )
 
 
 def predictor_path(context: Context, metric: str) -> Path:
     """Return where the workspace keeps the predictor of this device, space, shape and metric."""
-    parts = (context.device.name, context.space.name, str(context.shape), metric)
+    who = identity_of(context, metric)
+    parts = (who.device, who.space, who.shape, who.metric, who.conditions)
     name = "--".join(re.sub(r"[^\w.-]", "_", part) for part in parts)
     return context.workspace.predictors / f"{name}.safetensors"
 
@@ -178,11 +187,24 @@ def _wanted(context: Context) -> int:
     return context.settings.samples or usual
 
 
+def _fixed_seconds(device: Device) -> float:
+    """Return what comes before the first network: the parts' layer tables, or TensorFlow's import."""
+    return 8 if device.simulated else 6
+
+
+def _seconds_each(meter: Meter) -> float:
+    """Return about how long one network takes: on a device, mostly what the protocol asks for."""
+    if meter.device.simulated:
+        return 0.002
+    protocol = meter.instrument.protocol
+    return 1.5 + protocol.processes * (protocol.warmup_s + protocol.min_s + 1)
+
+
 def _plan(context: Context, meter: Meter, minutes: float | None) -> str:
     device, wanted = context.device, _wanted(context)
     verb = "simulate" if device.simulated else "export and time"
     known = min(wanted, len(meter.measured()))
-    seconds = (wanted - known) * (0.003 if device.simulated else 12)
+    seconds = _fixed_seconds(device) + (wanted - known) * _seconds_each(meter)
     limit = "" if minutes is None else f", at most {duration(60 * minutes)}"
     return (
         f"profile: {verb} {wanted} networks ({context.shape}) on {device.name}, "

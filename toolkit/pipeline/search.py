@@ -21,7 +21,8 @@ from ehdnas.search.selection import Candidate, candidates, fastest, fastest_star
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.workspace import Run
 
-_SCORED = 32  # candidates judged with the supernet's weights
+_SCORED = 16  # candidates judged with the supernet's weights,
+_SCORED_ON = 1000  # on this many images
 _MEASURED = 6  # of them, how many are measured before the search settles for less
 
 
@@ -162,8 +163,8 @@ def _choose(
 
 def _score(context: Context, result: SearchResult, shortlist: list[Candidate]) -> list[_Scored]:
     _, held_out = context.dataset.halves(context.settings.seed)
-    images = torch.from_numpy(held_out.images[:2000])
-    labels = torch.from_numpy(held_out.labels[:2000])
+    images = torch.from_numpy(held_out.images[:_SCORED_ON])
+    labels = torch.from_numpy(held_out.labels[:_SCORED_ON])
     scored = []
     for number, one in enumerate(shortlist, 1):
         accuracy = supernet_accuracy(
