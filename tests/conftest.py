@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 
+# One thread, here and in every process a test starts: tests run beside other work, and sums done in another
+# order are other sums. It must be said before torch is loaded.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 _ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_torch_thread():
-    # Tests run beside one another; torch is there only if a test module imported it.
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -70,8 +70,6 @@ def killed():
         process = subprocess.Popen(
             [sys.executable, "-m", "ehdnas", *arguments], cwd=folder, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True,
-            # As many threads as this process uses: sums in another order are other sums.
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         end = time.monotonic() + limit_s
         while process.poll() is None and not ready():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ehdnas.core.errors import EhdnasError
@@ -14,6 +15,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    # Threads that wait must sleep, not spin: where another process wants a core, spinning ones cost several
+    # times the work. It only counts before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ehdnas.cli.app import UsageProblem, app
 
     try:
