@@ -1,6 +1,7 @@
 """The command line: bad input is one line and the right exit code; help and lists are quick."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -75,6 +76,17 @@ def test_settings_come_from_flags_then_the_project_then_the_user(project, ehdnas
     assert shown["origins"]["budget"].endswith("config.toml")
     assert shown["origins"]["data"] == "default"
     assert set(shown["settings"]) == set(Settings.model_fields)
+
+
+def test_an_interrupt_exits_130_and_says_how_to_go_on(project):
+    process = subprocess.Popen([sys.executable, "-m", "ehdnas", "profile"], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("profile: simulate"):
+            process.send_signal(signal.SIGINT)
+            break
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "error: interrupted; what was finished is kept: go on with --resume"
 
 
 def test_debug_adds_the_traceback(project, ehdnas):

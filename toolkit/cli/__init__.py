@@ -22,17 +22,22 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         code = app(args=arguments, prog_name="ehdnas", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        # typer turns Ctrl-C into this exit code before it can be seen here.
+        return _interrupted() if code == INTERRUPTED else code if isinstance(code, int) else 0
     except EhdnasError as error:
         return _fail(str(error), error.exit_code, debug)
     except UsageProblem as error:
         return _fail(error.format_message(), 2, debug)
     except (KeyboardInterrupt, EOFError):
-        return _fail("interrupted; what was finished is kept: go on with --resume", INTERRUPTED, debug=False)
+        return _interrupted()
     except BrokenPipeError:
         return 1
     except OSError as error:
         return _fail(f"{error.strerror or error}: {error.filename or 'the system'}", 1, debug)
+
+
+def _interrupted() -> int:
+    return _fail("interrupted; what was finished is kept: go on with --resume", INTERRUPTED, debug=False)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
