@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ehdnas.core.errors import DataError
@@ -21,7 +21,8 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]
     """Write tensors and JSON-able `meta` to `path` atomically."""
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(owned, str(temporary), metadata={"ehdnas": json.dumps(meta)})
+        # Written by Python, so that a full disk is the OSError that atomic_path puts in one line.
+        temporary.write_bytes(save(owned, metadata={"ehdnas": json.dumps(meta)}))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
