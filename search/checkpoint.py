@@ -12,17 +12,18 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ehdnas.core.errors import DataError
-from ehdnas.core.files import atomic_path
+from ehdnas.core.files import atomic_path, sha256
 
 State = dict[str, Any]
 
 
-def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Write tensors and JSON-able `meta` to `path` atomically."""
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
+    """Write tensors and JSON-able `meta` to `path` atomically; return the file's SHA-256."""
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         # Written by Python, so that a full disk is the OSError that atomic_path puts in one line.
         temporary.write_bytes(save(owned, metadata={"ehdnas": json.dumps(meta)}))
+    return sha256(path)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

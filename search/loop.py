@@ -7,8 +7,11 @@ number, so a run that was killed repeats exactly what it lost.
 from __future__ import annotations
 
 import hashlib
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,14 +74,14 @@ class Loop:
     history: list[dict[str, Any]] = field(default_factory=list)
     carried: dict[str, float] = field(default_factory=dict)
 
-    def resume(self) -> None:
-        """Continue from the checkpoint, if there is one.
+    def resume(self) -> int:
+        """Continue from the checkpoint, if there is one; return how many steps it holds.
 
         Raises:
             UsageError: it was made with other settings; the message says which differ.
         """
         if not self.path.exists():
-            return
+            return 0
         tensors, meta = load_checkpoint(self.path)
         require_same(self.identity, meta["identity"], str(self.path))
         restore_module(self.module, tensors, self.path)
@@ -87,6 +90,7 @@ class Loop:
         for name, tensor in self.extra.items():
             tensor.data.copy_(tensors[f"extra.{name}"])
         self.done, self.history, self.carried = meta["done"], meta["history"], meta["carried"]
+        return self.done
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -103,17 +107,24 @@ class Loop:
         save_checkpoint(self.path, tensors, meta)
 
     def remaining(self) -> Iterator[tuple[int, int]]:
-        """Yield (epoch, step) for what is left, seeding each step and saving every so often."""
+        """Yield (epoch, step) for what is left, seeding each step and saving every so often.
+
+        Raises:
+            KeyboardInterrupt: the process was asked to stop; the step it was in is finished, and saved.
+        """
         saved = time.monotonic()
-        while self.done < self.epochs * self.steps:
-            epoch, step = divmod(self.done, self.steps)
-            torch.manual_seed(step_seed(self.seed, self.stage, self.done))
-            yield epoch, step
-            self.done += 1
-            if time.monotonic() - saved > self.save_every_s:
-                self.save()
-                saved = time.monotonic()
-        self.save()
+        with _stop_requests() as stop:
+            while self.done < self.epochs * self.steps:
+                epoch, step = divmod(self.done, self.steps)
+                torch.manual_seed(step_seed(self.seed, self.stage, self.done))
+                yield epoch, step
+                self.done += 1
+                if stop.is_set() or time.monotonic() - saved > self.save_every_s:
+                    self.save()
+                    saved = time.monotonic()
+                if stop.is_set():
+                    raise KeyboardInterrupt
+            self.save()
 
     def require_finite(self, loss: Tensor) -> None:
         """Raise EhdnasError when the loss is no number; what was saved before stays as it is."""
@@ -123,6 +134,27 @@ class Loop:
                 f"the {self.stage} loss became {loss.item()} in epoch {epoch}, step {step}; "
                 "try a lower learning rate, then go on with --resume"
             )
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """Give an event that Ctrl-C or SIGTERM sets, so that a step is never cut in two; a second one cuts."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread receives signals
+        return
+
+    def request(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def require_same(ours: dict[str, Any], theirs: dict[str, Any], where: str) -> None:

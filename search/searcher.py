@@ -89,11 +89,14 @@ class Searcher:
             extra={"logits": self.logits},
         )
 
-    def run(self, resume: bool, progress: Progress) -> SearchResult:
-        """Search to the end; with `resume`, from the checkpoint."""
-        if resume:
-            self.loop.resume()
-            self.dual.multiplier = self.loop.carried.get("multiplier", 0.0)
+    def resume(self) -> int:
+        """Continue from the checkpoint, if there is one; return how many steps it holds."""
+        done = self.loop.resume()
+        self.dual.multiplier = self.loop.carried.get("multiplier", 0.0)
+        return done
+
+    def run(self, progress: Progress) -> SearchResult:
+        """Search to the end, from the start or from where `resume` found it."""
         total = self.loop.epochs * self.loop.steps
         sums = self.loop.carried.copy()
         for epoch, step in self.loop.remaining():

@@ -59,10 +59,8 @@ class Trainer:
             save_every_s=task.save_every_s,
         )
 
-    def run(self, resume: bool, progress: Progress) -> list[dict[str, Any]]:
-        """Train to the end; with `resume`, from the checkpoint. Return one record an epoch."""
-        if resume:
-            self.loop.resume()
+    def run(self, progress: Progress) -> list[dict[str, Any]]:
+        """Train to the end, from the start or from where `loop.resume` found it; one record an epoch."""
         total = self.loop.epochs * self.loop.steps
         self.network.train()
         for epoch, step in self.loop.remaining():

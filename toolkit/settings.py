@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from platformdirs import user_config_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ehdnas.core.budget import parse_budget
 from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
 
@@ -38,6 +39,12 @@ class Settings(BaseModel):
     learning_rate: float | None = Field(None, gt=0, description="learning rate of the weights")
     checkpoint_s: float = Field(30.0, ge=0, description="seconds between checkpoints")
     targets: str = Field("tflite,onnx", description="formats that `run` exports, comma-separated")
+
+    @field_validator("budget")
+    @classmethod
+    def _is_budget(cls, text: str) -> str:
+        parse_budget(text)
+        return text
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,10 @@ from ehdnas.settings import Settings
         (["devices", "set", "local", "thread=4"], 2, "did you mean 'threads'"),
         (["devices", "set", "local", "threads"], 2, "write key=value"),
         (["devices", "add", "nowhere.toml"], 2, "nowhere.toml"),
+        (["devices", "set", "local", "host=me@here"], 2, "which has no host"),
+        (["devices", "remove", "local"], 2, "nothing to remove"),
+        (["simulate", "/nowhere.json"], 1, "no such file: /nowhere.json"),
+        (["simulate", '{"normal": []}'], 2, "no key 'reduce'"),
         (["frobnicate"], 2, "frobnicate"),
     ],
 )
@@ -96,7 +100,7 @@ def test_debug_adds_the_traceback(project, ehdnas):
 def test_devices_are_listed_shown_set_and_added(project, ehdnas):
     listed = ehdnas("devices")
     assert listed.code == 0
-    assert "ehdnas-generic" in listed.out and "simulated" in listed.out and "no host set" in listed.out
+    assert "ehdnas-generic" in listed.out and "simulated" in listed.out and "not there yet" in listed.out
     assert ehdnas("devices", "set", "pi4", "host=pi@board.local", "threads=2").code == 0
     shown = json.loads(ehdnas("devices", "show", "pi4", "--json").out)
     assert (shown["host"], shown["threads"], shown["kind"]) == ("pi@board.local", 2, "ssh")
@@ -107,6 +111,23 @@ def test_devices_are_listed_shown_set_and_added(project, ehdnas):
     assert "exists" in ehdnas("devices", "add", own).err
     own.write_text('kind = "local"\ntitle = "Mine"\ncommand = "rm -rf /"\n')
     assert "unknown key 'command'" in ehdnas("devices", "add", own).err
+
+
+def test_what_was_set_or_added_can_be_removed(project, ehdnas):
+    assert ehdnas("devices", "set", "pi4", "host=pi@board.local").code == 0
+    assert "as built in" in ehdnas("devices", "remove", "pi4").out
+    assert json.loads(ehdnas("devices", "show", "pi4", "--json").out)["host"] == ""
+    own = project / "mine.toml"
+    own.write_text('kind = "local"\ntitle = "Mine"\nruntime = "onnxruntime"\n')
+    assert ehdnas("devices", "add", own).code == 0
+    assert json.loads(ehdnas("devices", "remove", "mine", "--json").out)["built_in"] is False
+    assert "Mine" not in ehdnas("devices").out
+
+
+def test_no_command_is_the_help(project, ehdnas):
+    result = ehdnas()
+    assert (result.code, result.err) == (0, "")
+    assert "ehdnas run" in result.out and "profile" in result.out
 
 
 def test_several_profiled_devices_are_listed_not_guessed(tiny, ehdnas):
@@ -134,6 +155,8 @@ def test_measure_times_a_file_the_user_has(project, ehdnas):
     assert shown["basis"] == "measured"
     assert shown["metrics"]["latency_ms"] > 0
     assert shown["passport"]["model_sha256"]
+    assert shown["device"] == "local-onnx", "the runtime follows from the file"
+    assert "not known: one process" in ehdnas("measure", "mine.onnx", "--protocol", "quick").out
 
 
 @pytest.mark.parametrize(("arguments", "limit_s"), [(["--help"], 0.5), (["devices"], 1.0)])

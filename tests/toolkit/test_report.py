@@ -277,7 +277,7 @@ def test_every_figure_is_there_and_says_what_it_shows(page):
     labels = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
     assert len(labels) == page.tags.count("svg") == page.tags.count("figure") == 9
     joined = " ".join(labels)
-    assert "node 3 adds skip_connect of previous but one and dil_conv_3x3 of node 0" in joined
+    assert "node 3 adds skip_connect of two cells back and dil_conv_3x3 of node 0" in joined
     assert "loss from 2 in epoch 1" in joined
     assert "93.0 % lie within 10 %" in joined
     assert page.text.count("sep_conv_3x3") == 5
@@ -313,7 +313,7 @@ def test_what_comes_from_outside_is_shown_as_text(workspace, finished):
     assert "<img src=x onerror=alert…"[:20] in page.text
     assert '"$\\frac{1$' in page.text
     labels = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
-    assert 'onerror=alert(1)> of previous but one and "$\\frac{1$ of previous cell;' in labels[0]
+    assert 'onerror=alert(1)> of two cells back and "$\\frac{1$ of previous cell;' in labels[0]
 
 
 def test_neither_host_nor_user_nor_address_is_told(source):

@@ -47,7 +47,7 @@ def test_a_cell_is_drawn_with_a_box_for_every_state_and_operation():
     )
     svg = cell_figure("normal", edges)
     for label in (
-        "previous but one",
+        "two cells back",
         "previous cell",
         "node 0",
         "node 1",
@@ -56,7 +56,7 @@ def test_a_cell_is_drawn_with_a_box_for_every_state_and_operation():
         "a_very_long_operation_n…",
     ):
         assert f">{label}</text>" in svg
-    assert "node 1 adds a_very_long_operation_name_indeed of node 0 and pool of previous but one" in describe(
+    assert "node 1 adds a_very_long_operation_name_indeed of node 0 and pool of two cells back" in describe(
         edges
     )
 

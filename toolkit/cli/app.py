@@ -17,7 +17,7 @@ app = typer.Typer(
         "From a device, a data set and a latency budget to a trained network that meets the budget on that "
         "device. Start with `ehdnas run`, or with `ehdnas measure FILE` on a model you have."
     ),
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -32,12 +32,15 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Describe the flags that come before any command."""
+    """Describe the flags that come before any command; with no command, print the help."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 app.command("run")(loop.run)

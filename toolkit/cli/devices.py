@@ -66,6 +66,18 @@ def set_(
     _show(set_device(name, assignments), json)
 
 
+@devices_app.command("remove")
+def remove(name: str, json: o.Json = False) -> None:
+    """Remove a device of your own, or what you set for a built-in one."""
+    from ehdnas.pipeline.devices import remove_device
+
+    left = remove_device(name)
+    if json:
+        emit_json("devices", {"removed": name, "built_in": left})
+    else:
+        emit_pairs({"removed": f"your settings for {name}; it is as built in" if left else name})
+
+
 def doctor(device: o.DeviceName = None, json: o.Json = False) -> int:
     """Check that a device can be used, each failure with what mends it. Exits 4 if one fails."""
     from ehdnas.core.errors import DeviceError
@@ -85,6 +97,10 @@ def doctor(device: o.DeviceName = None, json: o.Json = False) -> int:
 
 
 def _state(device: Device) -> str:
+    from ehdnas.pipeline.devices import is_reachable
+
+    if not is_reachable(device):
+        return f"not there yet: nothing installed reaches kind '{device.kind}'"
     if device.simulated:
         return "simulated"
     if device.kind == "local":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ehdnas.cli import options as o
 from ehdnas.cli.output import emit_json, emit_pairs, emit_table
+
+if TYPE_CHECKING:
+    from ehdnas.core.measurement import Statistics
 
 Genotype = Annotated[
     str, typer.Argument(help="A genotype: a published name, 28 digits, JSON, or a file that holds one.")
@@ -22,7 +25,8 @@ def measure(
     """Time an existing .tflite or .onnx file on a device."""
     from ehdnas.pipeline.inspect import measure_file
 
-    context = o.make_context({"device": device or "local", "protocol": protocol})
+    usual = "local-onnx" if file.suffix == ".onnx" else "local"
+    context = o.make_context({"device": device or usual, "protocol": protocol})
     measurement = measure_file(context.settings, context.reporter, file)
     if json:
         emit_json("measure", {"file": str(file), **measurement.model_dump()})
@@ -32,10 +36,16 @@ def measure(
     emit_pairs({
         "device": f"{measurement.device} ({measurement.basis})",
         "latency": f"{statistics.median_ms:.4g} ms median, {statistics.p90_ms:.4g} ms p90, batch of 1",
-        "spread": f"{statistics.spread:.1%} over {statistics.processes} processes, {statistics.runs} runs",
+        "spread": _spread(statistics),
         "flags": ", ".join(measurement.flags) or "none",
         "protocol": context.settings.protocol,
     })  # fmt: skip
+
+
+def _spread(statistics: Statistics) -> str:
+    if statistics.processes == 1:
+        return f"not known: one process, {statistics.runs} runs"
+    return f"{statistics.spread:.1%} over {statistics.processes} processes, {statistics.runs} runs"
 
 
 def simulate(

@@ -36,14 +36,16 @@ Out = Annotated[Path | None, typer.Option(help="Folder to write to.")]
 
 def make_context(flags: dict[str, Any], run: Run | None = None) -> Context:
     """Return the context of a command: its flags over the run's settings over the files and defaults."""
-    from ehdnas.cli.output import Screen
-    from ehdnas.pipeline.context import Context
     from ehdnas.settings import load_settings
     from ehdnas.workspace import find_workspace
 
     workspace = find_workspace()
     base = None if run is None else (run.name, run.read("run")["settings"])
     loaded = load_settings(flags, workspace.project, base)
+    # Only now what loads torch: a setting that cannot be right is answered at once.
+    from ehdnas.cli.output import Screen
+    from ehdnas.pipeline.context import Context
+
     return Context(loaded.settings, workspace, Screen())
 
 

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ehdnas.core.text import duration
+
 JSON_VERSION = 1
-_EVERY_S = 10.0  # between progress lines where there is no terminal to draw a bar on
+_EVERY_S = (10.0, 60.0)  # least and most between progress lines where there is no terminal to draw a bar on
 
 
 class Screen:
@@ -21,7 +23,8 @@ class Screen:
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
-        self._started = self._spoke = 0.0
+        self._spoke: tuple[float, int] | None = None
+        self._wait = _EVERY_S[0]
 
     def say(self, text: str) -> None:
         """Show a line."""
@@ -37,14 +40,14 @@ class Screen:
             self._draw(done, total, text)
             return
         now = time.monotonic()
-        if not self._started:
-            self._started = self._spoke = now
-        if now - self._spoke > _EVERY_S and done < total:
-            left = (now - self._started) * (total - done) / max(done, 1)
-            self.say(f"  {done}/{total} {text}, about {left:.0f} s left")
-            self._spoke = now
+        # The first call only starts the clock: what came before it, and warming up, would distort the rate.
+        since, before = self._spoke = self._spoke or (now, done)
+        if now - since > self._wait and before < done < total:
+            left = (now - since) * (total - done) / (done - before)
+            self.say(f"  {done}/{total} {text}, about {duration(left)} left")
+            self._spoke, self._wait = (now, done), min(2 * self._wait, _EVERY_S[1])
         if done >= total:
-            self._started = 0.0
+            self._spoke, self._wait = None, _EVERY_S[0]
 
     def _draw(self, done: int, total: int, text: str) -> None:
         if self._bar is None:
@@ -64,8 +67,8 @@ class Screen:
 
 
 def emit_json(command: str, value: dict[str, Any]) -> None:
-    """Write one versioned JSON object to stdout."""
-    sys.stdout.write(json.dumps({"version": JSON_VERSION, "command": command, **value}, indent=2) + "\n")
+    """Write one versioned JSON object to stdout, on one line."""
+    sys.stdout.write(json.dumps({"version": JSON_VERSION, "command": command, **value}) + "\n")
 
 
 def emit_table(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from ehdnas.core.images.dataset import Dataset, load_data
 from ehdnas.pipeline.devices import find_device
 from ehdnas.pipeline.reporter import Reporter
 from ehdnas.search.augment import Augmentation
+from ehdnas.search.loop import Loop
 from ehdnas.search.recipes import Recipe, recipe_for
 from ehdnas.search.spaces.base import NetworkShape, Space, find_space
 from ehdnas.settings import Settings
@@ -30,6 +31,7 @@ class Context:
     settings: Settings
     workspace: Workspace
     reporter: Reporter
+    said: set[str] = field(default_factory=set)
 
     @cached_property
     def space(self) -> Space:
@@ -39,13 +41,7 @@ class Context:
     @cached_property
     def dataset(self) -> Dataset:
         """The images, loaded."""
-        dataset = load_data(self.settings.data, self.settings.seed, self.settings.image_size)
-        _, height, width = dataset.image_shape
-        self.reporter.say(
-            f"data: {self.settings.data}, {len(dataset.train)} training and {len(dataset.test)} test images "
-            f"of {height}x{width} in {dataset.num_classes} classes; {'; '.join(dataset.notes)}"
-        )
-        return dataset
+        return load_data(self.settings.data, self.settings.seed, self.settings.image_size)
 
     @property
     def kind(self) -> str:
@@ -92,6 +88,24 @@ class Context:
         side = min(self.shape.image[1:])
         usual = Augmentation.for_size(side, self.recipe.flip, self.dataset.mean, self.dataset.std)
         return usual if self.recipe.cutout else replace(usual, cutout=0)
+
+    def say_data(self) -> None:
+        """Say what the images are and how they were split; once, by the first stage that learns from them."""
+        if "dataset" in self.said:
+            return
+        self.said.add("dataset")
+        dataset = self.dataset
+        _, height, width = dataset.image_shape
+        self.reporter.say(
+            f"data: {self.settings.data}, {len(dataset.train)} training and {len(dataset.test)} test images "
+            f"of {height}x{width} in {dataset.num_classes} classes; {'; '.join(dataset.notes)}"
+        )
+
+    def say_resumed(self, stage: str, done: int, loop: Loop) -> None:
+        """Say where a stage that was asked to go on does go on."""
+        total = loop.epochs * loop.steps
+        text = f"going on after step {done} of {total}" if done else "nothing was saved; from the first step"
+        self.reporter.say(f"{stage}: {text}")
 
     def identity(self, **more: Any) -> dict[str, Any]:
         """Return what a stage's result depends on, as JSON-able data: equal identities, equal results."""

@@ -12,8 +12,11 @@ from platformdirs import user_config_path
 from ehdnas.core.device import Device, parse_device, read_device
 from ehdnas.core.errors import UsageError
 from ehdnas.core.files import write_text
+from ehdnas.core.plugins import plugin_names
 from ehdnas.core.text import nearest
 from ehdnas.profilers.devices import builtin_devices
+
+_HOSTLESS = ("local", "e2e_perf")
 
 
 def user_devices() -> Path:
@@ -68,19 +71,42 @@ def set_device(name: str, assignments: list[str]) -> Device:
     Raises:
         UsageError: an unknown device or key, or a value of the wrong type.
     """
-    find_device(name)
+    before = find_device(name)
     path = user_devices() / f"{name}.toml"
     table = _table(path) if path.is_file() else {}
     for assignment in assignments:
         key, sign, value = assignment.partition("=")
         if not sign:
             raise UsageError(f"'{assignment}': write key=value, for example host=pi@raspberrypi.local")
+        if key.strip() == "host" and before.kind in _HOSTLESS:
+            raise UsageError(f"device '{name}' is of kind '{before.kind}', which has no host")
         table[key.strip()] = _value(key.strip(), value.strip())
     base = device_files()[name][0]
     described = {"name": name} if base == path else {"name": name, **_table(base)}
     device = parse_device({**described, **table}, f"device '{name}'")
     write_text(path, tomli_w.dumps(table))
     return device
+
+
+def remove_device(name: str) -> bool:
+    """Remove the user's device, or what was set for a built-in one; return whether the device is still there.
+
+    Raises:
+        UsageError: no such device, or a built-in one for which nothing was set.
+    """
+    find_device(name)
+    path = user_devices() / f"{name}.toml"
+    if not path.is_file():
+        raise UsageError(
+            f"device '{name}' is built in and nothing was set for it; there is nothing to remove"
+        )
+    path.unlink()
+    return name in device_files()
+
+
+def is_reachable(device: Device) -> bool:
+    """Return whether something installed reaches devices of this kind."""
+    return device.kind in plugin_names("ehdnas.profilers")
 
 
 def _table(path: Path) -> dict[str, Any]:

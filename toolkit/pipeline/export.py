@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ehdnas.core.artifact import Artifact
-from ehdnas.core.errors import UsageError
+from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.files import atomic_path, write_json, write_text
 from ehdnas.core.images.dataset import Dataset, normalise
 from ehdnas.core.plugins import plugin_names
@@ -19,7 +19,7 @@ from ehdnas.exporters.base import find_exporter
 from ehdnas.exporters.parity import check_parity, require_parity, run_artifact
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.meter import untrained
-from ehdnas.pipeline.train import Trained, load_trained
+from ehdnas.pipeline.train import Trained, load_trained, weights_problem
 from ehdnas.search.trainer import accuracy_of
 from ehdnas.workspace import Run
 
@@ -52,11 +52,15 @@ def export_run(context: Context, run: Run, targets: list[str], out: Path | None)
 
     Raises:
         UsageError: the run is not trained; the message says what to run.
+        DataError: its weights are missing, or not those that were trained.
         ParityError: a file disagrees with the network.
     """
     if not run.has("train"):
         step = "`ehdnas train`" if run.has("search") else "`ehdnas search --resume`, then `ehdnas train`"
         raise UsageError(f"run {run.name} is not trained; run {step} first")
+    problem = weights_problem(run)
+    if problem is not None:
+        raise DataError(f"{run.weights} is {problem}; run `ehdnas train --resume`")
     run.forget("verify")
     trained = load_trained(run.weights)
     records = _export_all(context, trained, targets, out or run.folder / "export")

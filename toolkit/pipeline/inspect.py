@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def measure_file(settings: Settings, reporter: Reporter, path: Path) -> Measurem
     profiler = find_profiler(device)
     if not isinstance(profiler, FileProfiler):
         raise UsageError(f"device '{device.name}' is simulated and takes no files; use `ehdnas simulate`")
+    if not path.is_file():
+        raise DataError(f"no such file: {path}")
     reporter.say(f"measure: {path.name} on {device.name}, {settings.protocol} protocol")
     return profiler.measure(path, PROTOCOLS[settings.protocol])
 
@@ -47,6 +50,8 @@ def read_genotype(text: str) -> str:
     """
     path = Path(text)
     if len(text) > 255 or not path.is_file():
+        if re.fullmatch(r"[^()\n{}]*(/[^()\n{}]*|\.(json|txt|onnx|tflite))", text):
+            raise DataError(f"no such file: {text}")
         return text
     if path.stat().st_size > _MAX_GENOTYPE_BYTES:
         raise DataError(f"{path} is too large for a genotype ({path.stat().st_size:,} bytes)")

@@ -67,6 +67,7 @@ def profile(context: Context, metric: str = "latency_ms", minutes: float | None 
     meter = open_meter(context)
     wanted = _wanted(context)
     targets = sample_architectures(context, wanted)
+    context.say_data()
     context.reporter.say(_plan(context, meter, minutes))
     _measure_all(context, meter, targets, minutes)
     return Profile(context.device.name, metric, fit(context, meter, metric), meter)

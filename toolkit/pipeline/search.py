@@ -86,6 +86,7 @@ def _require_feasible(context: Context, profiled: Profile, budget: Budget) -> Ar
 
 
 def _say_plan(context: Context, budget: Budget) -> None:
+    context.say_data()
     recipe, reporter = context.recipe, context.reporter
     steps = max(1, len(context.dataset.train) // 2 // recipe.batch_size)
     seconds = _step_seconds(context) * steps * recipe.search_epochs
@@ -124,7 +125,9 @@ def _run_search(context: Context, run: Run, profiled: Profile, budget: Budget, r
         identity=context.identity(budget=str(budget), device=context.device.name),
     )
     searcher = Searcher(task, run.checkpoint("search"))
-    return searcher.run(resume, lambda done, total, text: context.reporter.progress(done, total, text))
+    if resume:
+        context.say_resumed("search", searcher.resume(), searcher.loop)
+    return searcher.run(context.reporter.progress)
 
 
 @dataclass(frozen=True)
@@ -149,9 +152,12 @@ def _choose(
             chosen = one.candidate.architecture
             break
     if chosen is None:
-        context.reporter.warn("search: no candidate met the budget when measured; keeping the fastest")
         chosen = fallback
         measured.append(_row(context, meter, profiled, budget, fallback, None))
+        context.reporter.warn(
+            f"search: none of the {min(_MEASURED, len(scored))} best candidates met {budget} when "
+            f"{measured[-1]['basis']}; keeping the fastest network known, which does"
+        )
     return {
         "genotype": space.text(chosen),
         "cells": space.genotype(chosen),

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ehdnas.core.errors import DataError, UsageError
+from ehdnas.core.files import sha256
 from ehdnas.core.images.dataset import normalise
 from ehdnas.core.text import duration
 from ehdnas.pipeline.context import Context
@@ -36,7 +37,7 @@ def train(context: Context, run: Run, resume: bool = False) -> dict[str, Any]:
     Raises:
         UsageError: the run holds no finished search, or resuming with other settings.
     """
-    if resume and run.has("train"):
+    if resume and run.has("train") and weights_problem(run) is None:
         context.reporter.say(f"train: run {run.name} is trained; nothing to resume")
         return dict(run.read("train"))
     architecture = context.space.parse(run.genotype)
@@ -48,12 +49,21 @@ def train(context: Context, run: Run, resume: bool = False) -> dict[str, Any]:
     run.forget("train", "export", "verify")
     trainer = _trainer(context, run, architecture)
     _say_plan(context, trainer)
-    history = trainer.run(resume, context.reporter.progress)
+    if resume:
+        context.say_resumed("train", trainer.loop.resume(), trainer.loop)
+    history = trainer.run(context.reporter.progress)
     network = _plain(context, architecture, trainer)
     result = _evaluate(context, network, history)
-    _save_weights(context, run, architecture, network, result)
+    result["weights_sha256"] = _save_weights(context, run, architecture, network, result)
     run.write("train", result)
     return result
+
+
+def weights_problem(run: Run) -> str | None:
+    """Return what is wrong with the weights of a trained run, in a few words; None if nothing is."""
+    if not run.weights.is_file():
+        return "missing"
+    return None if sha256(run.weights) == run.read("train").get("weights_sha256") else "damaged"
 
 
 def load_trained(path: Path) -> Trained:
@@ -144,7 +154,7 @@ def _evaluate(context: Context, network: nn.Module, history: list[dict[str, Any]
 
 def _save_weights(
     context: Context, run: Run, architecture: Architecture, network: nn.Module, result: dict[str, Any]
-) -> None:
+) -> str:
     meta = {
         "space": context.space.name,
         "genotype": context.space.text(architecture),
@@ -155,4 +165,4 @@ def _save_weights(
         "data": context.dataset.fingerprint(),
         "test_accuracy": result["test_accuracy"],
     }
-    save_checkpoint(run.weights, module_tensors(network), meta)
+    return save_checkpoint(run.weights, module_tensors(network), meta)

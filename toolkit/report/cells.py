@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Edge = tuple[str, int]
 """The operation of an edge, and the input it starts from: 0 and 1 are the cell's inputs, 2 the first node."""
 
-INPUTS = ("previous but one", "previous cell")
+INPUTS = ("two cells back", "previous cell")
 _OUTPUT = "concat"
 _MOST_EDGES = 40
 _MOST_LETTERS = 24

@@ -46,7 +46,7 @@ def search_figures(search: SearchData) -> list[Figure]:
     ratio = "predicted / bound" if search.budget.metric != "throughput_fps" else "bound / predicted"
     losses = (Line("loss", "weights"), Line("architecture_loss", "architecture"))
     return _present(
-        _curve("search-loss", "Losses", "cross-entropy (nats)", search.history, losses,
+        _curve("search-loss", "Losses", "cross-entropy", search.history, losses,
                caption="Of the weights on one half of the training images, of the architecture on the rest."),
         _curve("search-accuracy", "Accuracy of sampled networks", "accuracy (%)", search.history,
                (Line("accuracy", "accuracy", 100),),
@@ -55,7 +55,7 @@ def search_figures(search: SearchData) -> list[Figure]:
                (Line("violation", "violation"),), Level(0, "budget"),
                caption="The mean over sampled networks, at the far end of the predictor's interval. "
                        "Under 0 the budget is kept; 0.1 is about 10 % beyond it."),
-        _curve("search-entropy", "How undecided the search is", "entropy (nats)", search.history,
+        _curve("search-entropy", "How undecided the search is", "entropy of the choices", search.history,
                (Line("entropy", "entropy"),),
                caption="Of the choice of an operation, mean over the edges; 0 means that all is decided."),
     )  # fmt: skip
@@ -65,7 +65,7 @@ def train_figures(train: TrainData) -> list[Figure]:
     """Return the curves of the training."""
     test = Level(100 * train.test_accuracy, "test images, at the end")
     return _present(
-        _curve("train-loss", "Training loss", "cross-entropy (nats)", train.history, (Line("loss", "loss"),),
+        _curve("train-loss", "Training loss", "cross-entropy", train.history, (Line("loss", "loss"),),
                caption="Mean over the batches of an epoch, an auxiliary classifier's share included."),
         _curve("train-accuracy", "Training accuracy", "accuracy (%)", train.history,
                (Line("accuracy", "training images", 100),), test,

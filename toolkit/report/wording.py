@@ -10,8 +10,8 @@ def quantity(metric: str) -> tuple[str, str]:
 
 
 def with_unit(value: float, metric: str) -> str:
-    """Return a metric's value with its unit, in four digits."""
-    return f"{value:.4g} {quantity(metric)[1]}".strip()
+    """Return a metric's value with its unit, in four digits, or whole where it has more."""
+    return f"{f'{value:.4g}' if value < 1e4 else whole(round(value))} {quantity(metric)[1]}".strip()
 
 
 def percent(share: float) -> str:

@@ -77,8 +77,9 @@ def parse(text: str) -> Choices:
 
 def from_cells(cells: Any) -> Choices:
     """Return the 28 choices of {"normal": [[operation, input] * 8], "reduce": [...]}."""
-    if not isinstance(cells, dict) or any(name not in cells for name in CELLS):
-        raise UsageError(f"genotype: needs the keys 'normal' and 'reduce'; give {_EXAMPLE}")
+    missing = [name for name in CELLS if not isinstance(cells, dict) or name not in cells]
+    if missing:
+        raise UsageError(f"genotype: no key '{missing[0]}'; it needs 'normal' and 'reduce'")
     for name in CELLS:
         concat = cells.get(f"{name}_concat", list(range(2, NODES + 2)))
         if not isinstance(concat, list) or sorted(map(str, concat)) != ["2", "3", "4", "5"]:
