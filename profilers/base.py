@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from ehdnas.core.device import Device
 from ehdnas.core.errors import DeviceError
-from ehdnas.core.layers import Layer, LayerTable
+from ehdnas.core.layers import LayerTable
 from ehdnas.core.measurement import Measurement
 from ehdnas.core.plugins import load_plugin, plugin_names
 from ehdnas.core.text import nearest
 from ehdnas.profilers.protocol import Protocol
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from ehdnas.profilers.e2e_perf.simulation import Simulation
+    from ehdnas.profilers.e2e_perf.workload import Workload
 
 _GROUP = "ehdnas.profilers"
 
@@ -71,8 +71,20 @@ class TableProfiler(Profiler):
         """
 
     @abstractmethod
-    def cycles(self, layers: Sequence[Layer]) -> NDArray[np.int64]:
-        """Return the cycles [n] of each of n layers. Raises as `simulate` does."""
+    def explain(self, table: LayerTable, explore: bool = False) -> Simulation:
+        """Return everything about one network; with `explore` on the best accelerator found for it."""
+
+    @abstractmethod
+    def label(self, workload: Workload) -> list[Measurement | None]:
+        """Return what `simulate` gives for each of n networks at once, None for those that do not fit."""
+
+    @abstractmethod
+    def codesigned(self) -> Device:
+        """Return the device whose accelerator is designed anew for every network.
+
+        Raises:
+            UsageError: the accelerator is a fixed one.
+        """
 
     def published(self, space: str, shape: str, choices: Sequence[int]) -> Measurement | None:
         """Return the figures published for this very network, which go before computed ones, or None."""

@@ -38,6 +38,7 @@ class Settings(BaseModel):
     batch_size: int | None = Field(None, ge=1, description="images a step, in search and training")
     learning_rate: float | None = Field(None, gt=0, description="learning rate of the weights")
     checkpoint_s: float = Field(30.0, ge=0, description="seconds between checkpoints")
+    codesign: bool = Field(False, description="design the simulated accelerator anew for every network")
     targets: str = Field("tflite,onnx", description="formats that `run` exports, comma-separated")
 
     @field_validator("budget")

@@ -7,6 +7,7 @@ import logging
 import operator
 import re
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -35,7 +36,9 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int]) -> Graph:
         ExportError: torch.export refuses the model, or it does not return one tensor.
         UsageError: `input_shape` is not three positive integers.
     """
-    graph = walk(model, input_shape)
+    program = exported(model, input_shape, functional=True)
+    with torch.no_grad():
+        graph = _Walk(program).graph()
     refused = dict.fromkeys(node.attrs["refusal"] for node in graph.nodes if node.op == "unsupported")
     if refused:
         listed = ", ".join(list(refused)[:4]) + (", ..." if len(refused) > 4 else "")
@@ -46,39 +49,59 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int]) -> Graph:
     return graph
 
 
-def walk(model: nn.Module, input_shape: tuple[int, int, int]) -> Graph:
-    """Return the graph of `model`, as `trace` does, but with `unsupported` nodes where `trace` raises."""
+def exported(
+    model: nn.Module, input_shape: tuple[int, int, int], functional: bool = False
+) -> ExportedProgram:
+    """Return torch.export's program of `model` in eval mode for one image; `functional`: none in place.
+
+    Raises:
+        ExportError: torch.export refuses the model; names the module it was in.
+        UsageError: `input_shape` is not three positive integers.
+    """
     if len(input_shape) != 3 or any(size < 1 for size in input_shape):
         raise UsageError(f"input shape {tuple(input_shape)} is not (channels, height, width)")
     with _LOCK, _quiet(), eval_mode(model), torch.no_grad():
-        return _Walk(_export(model, input_shape)).graph()
+        return _export(model, input_shape, functional)
 
 
-def _export(model: nn.Module, input_shape: tuple[int, int, int]) -> ExportedProgram:
+def _export(model: nn.Module, input_shape: tuple[int, int, int], functional: bool) -> ExportedProgram:
     first = next(model.parameters(), None)
     image = torch.zeros(1, *input_shape, device=None if first is None else first.device)
     try:
         program = torch.export.export(model, (image,), strict=False)
-        if any(_mutates(node) for node in program.graph.nodes):
+        if functional and any(mutates(node) for node in program.graph.nodes):
             # With no decompositions asked for, this only turns in-place operators into plain ones.
             program = program.run_decompositions({})
     except Exception as error:  # torch.export raises whatever the model's own code raises
         reason = str(error).strip().split("\n")[0]
-        name = type(model).__name__
         raise ExportError(
-            f"torch.export refuses {name} for input {(1, *input_shape)}: {reason or type(error).__name__}; "
+            f"torch.export refuses {_culprit(model, error)} for input {(1, *input_shape)}: "
+            f"{reason or type(error).__name__}; "
             "check the input shape, and that no control flow in its forward depends on the data"
         ) from error
     return program
 
 
-def _mutates(node: torch.fx.Node) -> bool:
+def _culprit(model: nn.Module, error: Exception) -> str:
+    """Return the model's type and, where the error came out of a module inside it, that module's path."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    frames = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__))
+    inside = [paths[id(module)] for module in frames if id(module) in paths]
+    name = type(model).__name__
+    return f"{name} at '{inside[-1]}'" if inside and inside[-1] else name
+
+
+def mutates(node: torch.fx.Node) -> bool:
+    """Return whether the node's operator writes into an argument."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
 
 
 class _Walk:
-    """One pass over a program. `env` holds a Value for what depends on the image, and constants."""
+    """One pass over a program, to a graph with `unsupported` nodes where it has no word.
+
+    `env` holds a Value for what depends on the image, and constants.
+    """
 
     def __init__(self, program: ExportedProgram) -> None:
         self.program = program
@@ -111,7 +134,7 @@ class _Walk:
         if node.target is operator.getitem:
             # One of several results: a batch norm's first, or any of an unsupported operator's.
             return Value(args[0].name, _shape(node))
-        call = Call(_operator(node), node.name, _shape(node), _module_path(node))
+        call = Call(operator_name(node), node.name, _shape(node), module_path(node))
         if call.operator in IDENTITIES:
             return args[0]
         try:
@@ -146,7 +169,8 @@ def _constants(program: ExportedProgram) -> dict[str, Any]:
     return {name: stored[target] for name, target in names.items()}
 
 
-def _operator(node: torch.fx.Node) -> str:
+def operator_name(node: torch.fx.Node) -> str:
+    """Return the operator's name without its overload, such as `aten.conv2d`."""
     if isinstance(node.target, torch._ops.OpOverload):
         return ".".join(str(node.target).split(".")[:2])
     return str(getattr(node.target, "__name__", node.target))
@@ -161,7 +185,8 @@ def _shape(node: torch.fx.Node) -> tuple[int, ...]:
     return tuple(value.shape) if isinstance(value, Tensor) else ()
 
 
-def _module_path(node: torch.fx.Node) -> str:
+def module_path(node: torch.fx.Node) -> str:
+    """Return the path of the module whose forward the node is of; empty for the model's own."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     # A module called twice appears as "relu" and then "relu@1".
     return re.sub(r"@\d+", "", str(stack[-1][0])) if stack else ""

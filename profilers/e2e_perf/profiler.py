@@ -6,21 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ehdnas.core.device import Device
-from ehdnas.core.errors import MeasurementError, UsageError
-from ehdnas.core.layers import Layer, LayerTable
+from ehdnas.core.errors import UsageError
+from ehdnas.core.layers import LayerTable
 from ehdnas.core.measurement import Measurement
 from ehdnas.core.text import nearest
 from ehdnas.profilers.base import Check, TableProfiler
 from ehdnas.profilers.e2e_perf.generic import GenericReference
-from ehdnas.profilers.e2e_perf.paradigm import Paradigm
+from ehdnas.profilers.e2e_perf.paradigm import Explorable, Paradigm
+from ehdnas.profilers.e2e_perf.pipeline import Pipeline
+from ehdnas.profilers.e2e_perf.pipeline_reference import PipelineReference
+from ehdnas.profilers.e2e_perf.simulation import Simulation
 from ehdnas.profilers.e2e_perf.slots import SLOT_TABLE_OF
+from ehdnas.profilers.e2e_perf.systolic import Systolic
+from ehdnas.profilers.e2e_perf.workload import Workload
 
 _PARADIGMS: dict[tuple[str, str], type[Paradigm]] = {
-    (model.paradigm, model.mode): model for model in (GenericReference,)
+    (model.paradigm, model.mode): model for model in (GenericReference, PipelineReference, Pipeline, Systolic)
 }
 
 
@@ -33,66 +37,85 @@ class E2EPerfProfiler(TableProfiler):
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        self._model = _paradigm(device)
-
-    @property
-    def clock_mhz(self) -> float:
-        """The accelerator's clock, in MHz."""
-        return self._model.clock_mhz
+        self.accelerator = _paradigm(device)
 
     def check(self) -> list[Check]:
         """Return one passed check: a description that could be read has nothing left to fail."""
-        model = self._model
+        model = self.accelerator
         detail = f"{model.paradigm} paradigm, {model.mode} mode, {model.clock_mhz:g} MHz"
         return [Check("accelerator", True, detail)]
 
     def simulate(self, table: LayerTable) -> Measurement:
-        """Return `latency_ms` and `throughput_fps` of one network, with the modelled cycles in the passport.
+        """Return `latency_ms` and `throughput_fps` of one network.
 
         Raises:
-            MeasurementError: the table is empty, or a layer or operator in it is not modelled.
+            MeasurementError: the table is empty, a layer in it is not modelled, or the network does not fit.
         """
-        if table.unsupported:
-            names = ", ".join(f"{name} ({count})" for name, count in sorted(table.unsupported.items()))
-            raise MeasurementError(f"device '{self.device.name}': E2E-Perf does not model {names}")
-        latency, interval = self._model.timing(table.layers)
-        if min(latency, interval) <= 0:
-            raise MeasurementError(f"device '{self.device.name}': the layer table has nothing to time")
-        return self._measurement(latency, interval, "the layer formulas")
+        simulation = self.explain(table)
+        return self._measurement(simulation.latency_s, simulation.throughput_fps, simulation.by)
 
-    def _measurement(self, latency: float, interval: float, by: str) -> Measurement:
-        return Measurement(
-            device=self.device.name,
-            basis="simulated",
-            metrics={
-                "latency_ms": latency / (self.clock_mhz * 1e3),
-                "throughput_fps": self.clock_mhz * 1e6 / interval,
-            },
-            passport={
-                "paradigm": self._model.paradigm,
-                "mode": self._model.mode,
-                "options": self._model.model_dump(),
-                "cycles": latency,
-                "by": by,
-            },
-        )
-
-    def cycles(self, layers: Sequence[Layer]) -> NDArray[np.int64]:
-        """Return the cycles [n] of each of n layers.
+    def explain(self, table: LayerTable, explore: bool = False) -> Simulation:
+        """Return everything about one network; with `explore` on the best accelerator found for it.
 
         Raises:
-            MeasurementError: a layer is not modelled; the message names it and its operator.
+            UsageError: there is nothing to explore: the accelerator is a fixed one.
+            MeasurementError: as `simulate`.
         """
-        return self._model.cycles(layers)
+        if not explore:
+            return self.accelerator.simulate(table)
+        return self._explorable().explored(table)
+
+    def label(self, workload: Workload) -> list[Measurement | None]:
+        """Return what `simulate` gives for each of n networks at once, None for those that do not fit.
+
+        Raises:
+            MeasurementError: a layer is not modelled; the message names it.
+        """
+        found = self.accelerator.figures(workload)
+        return [
+            None if np.isnan(fps) else self._measurement(seconds, fps)
+            for seconds, fps in zip(found.latency_s.tolist(), found.throughput_fps.tolist(), strict=True)
+        ]
+
+    def codesigned(self) -> Device:
+        """Return the device whose accelerator is designed anew for every network.
+
+        Raises:
+            UsageError: the accelerator is a fixed one.
+        """
+        options = {**self.device.options, **self._explorable().free_options}
+        return self.device.model_copy(update={"options": options})
 
     def published(self, space: str, shape: str, choices: Sequence[int]) -> Measurement | None:
         """Return the figures by the published slot table, where the options name one of this shape."""
         if (space, shape) != SLOT_TABLE_OF:
             return None
-        cycles = self._model.published(np.array([choices]))
+        cycles = self.accelerator.published(np.array([choices]))
         if cycles is None:
             return None
-        return self._measurement(float(cycles[0]), float(cycles[0]), "the published slot table")
+        seconds = float(cycles[0]) / (self.accelerator.clock_mhz * 1e6)
+        return self._measurement(seconds, 1 / seconds, "the published slot table")
+
+    def _explorable(self) -> Explorable:
+        if not isinstance(self.accelerator, Explorable):
+            raise UsageError(
+                f"device '{self.device.name}' is one fixed accelerator, with nothing to explore; choose one "
+                "that has a board"
+            )
+        return self.accelerator
+
+    def _measurement(self, latency_s: float, fps: float, by: str = "the layer formulas") -> Measurement:
+        return Measurement(
+            device=self.device.name,
+            basis="simulated",
+            metrics={"latency_ms": latency_s * 1e3, "throughput_fps": fps},
+            passport={
+                "paradigm": self.accelerator.paradigm,
+                "mode": self.accelerator.mode,
+                "options": self.accelerator.model_dump(),
+                "by": by,
+            },
+        )
 
 
 def _paradigm(device: Device) -> Paradigm:
@@ -106,6 +129,8 @@ def _paradigm(device: Device) -> Paradigm:
             raise UsageError(f"device '{device.name}': unknown option '{key}'{known}")
     try:
         return model(**options)
+    except UsageError as error:
+        raise UsageError(f"device '{device.name}': {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -97,6 +97,9 @@ def test_more_work_takes_longer(device):
 @by_name(SIMULATED)
 def test_what_is_not_modelled_is_named_and_never_free(device):
     profiler = find_profiler(device)
-    for table in (LayerTable((CONV,), {"aten.gelu": 1}), LayerTable((Layer("x", "aten.gelu", 1, 1, 1, 1),))):
+    for table in (
+        LayerTable((CONV,), (("aten.gelu", "act"),)),
+        LayerTable((Layer("x", "aten.gelu", 1, 1, 1, 1),)),
+    ):
         with pytest.raises(EhdnasError, match=r"aten\.gelu"):
             profiler.simulate(table)

@@ -27,7 +27,7 @@ def test_parts_cost_what_the_whole_network_does(name, shape):
     whole = instrument.profiler.simulate(layer_table(SPACE.network(architecture, shape), shape.image))
     assert instrument.take(architecture).metrics == pytest.approx(whole.metrics, rel=1e-9)
     assert (
-        instrument.layers(architecture).macs
+        instrument.costed.table(architecture).macs
         == layer_table(SPACE.network(architecture, shape), shape.image).macs
     )
 

@@ -12,6 +12,7 @@ from ehdnas.cli.output import emit_json, emit_pairs, emit_table
 
 if TYPE_CHECKING:
     from ehdnas.core.measurement import Statistics
+    from ehdnas.pipeline.simulate import Simulated
 
 Genotype = Annotated[
     str, typer.Argument(help="A genotype: a published name, 28 digits, JSON, or a file that holds one.")
@@ -49,40 +50,71 @@ def _spread(statistics: Statistics) -> str:
 
 
 def simulate(
-    model: Genotype, device: o.DeviceName = None, channels: o.Channels = None, cells: o.Cells = None,
-    image_size: o.ImageSize = None, json: o.Json = False,
+    model: Annotated[
+        str, typer.Argument(help="A genotype, an .onnx file, or MODULE:FUNCTION that gives an nn.Module.")
+    ],
+    device: o.DeviceName = None, channels: o.Channels = None, cells: o.Cells = None,
+    image_size: o.ImageSize = None,
+    input_: Annotated[str, typer.Option("--input", help="CxHxW that a module is fed.")] = "3x224x224",
+    explore: Annotated[
+        bool, typer.Option("--explore", help="Design the fastest accelerator for it on the device's board.")
+    ] = False,
+    out: o.Out = None, json: o.Json = False,
 ) -> None:  # fmt: skip
-    """Simulate a network on an accelerator that is only described; by default at C=16, 8 cells, 32x32."""
-    from ehdnas.pipeline.inspect import simulate_genotype
+    """Simulate a network on an accelerator that is only described; a genotype by default at C=16, 8 cells."""
+    context = o.make_context({"channels": channels, "cells": cells, "image_size": image_size})
+    from ehdnas.pipeline.simulate import network_shape, parse_image, simulate, write_simulation
 
-    result = simulate_genotype(
-        model, device or "ehdnas-generic", channels or 16, cells or 8, image_size or 32
-    )
+    shape = network_shape(context.settings)
+    found = simulate(model, device or "ehdnas-generic", shape, parse_image(input_), explore)
+    folder = write_simulation(found, out or context.workspace.folder / "simulations")
     if json:
-        emit_json("simulate", result)
+        emit_json("simulate", {**found.as_json(), "folder": str(folder)})
         return
-    layers = [row for row in result["layers"] if row["cycles"]]
     emit_table(
-        ["layer", "operator", "output", "MACs", "cycles", "share"],
-        [
-            [
-                row["name"],
-                row["operator"],
-                row["output"],
-                f"{row['macs']:,}",
-                f"{row['cycles']:,.0f}",
-                f"{row['share']:.1%}",
-            ]
-            for row in layers
-        ],
+        ["layer", "operator", "output", "MACs", "cycles", "share", "bound", "design"], _layer_rows(found)
     )
-    emit_pairs({
-        "device": f"{result['device']} (simulated)",
-        "network": result["shape"],
-        "latency": f"{result['latency_ms']:.4g} ms",
-        "throughput": f"{result['throughput_fps']:.1f} fps",
-        "by": result["by"],
-    })  # fmt: skip
+    emit_pairs(_simulation_lines(found, folder))
+
+
+def _layer_rows(found: Simulated) -> list[list[str]]:
+    layers = [row for row in found.simulation.layers if row.cycles]
+    total = sum(row.cycles for row in layers)
+    return [
+        [
+            row.name,
+            row.operator,
+            "x".join(map(str, row.output)),
+            f"{row.macs:,}",
+            f"{row.cycles:,.0f}",
+            f"{row.cycles / total:.1%}",
+            row.bound,
+            ", ".join(f"{key} {value}" for key, value in row.design.items()),
+        ]
+        for row in layers
+    ]
+
+
+def _simulation_lines(found: Simulated, folder: Path) -> dict[str, str]:
+    simulation = found.simulation
+    from ehdnas.profilers.e2e_perf.simulation import ENERGY_SOURCE
+
+    lines = {
+        "device": f"{found.device} (simulated{', explored' if found.explored else ''})",
+        "network": found.network,
+        "latency": f"{simulation.latency_s * 1e3:.4g} ms by the formulas",
+        "throughput": f"{found.throughput_fps:,.1f} fps",
+        "bottleneck": simulation.bottleneck,
+        "bandwidth": f"{simulation.dram_gbps:.3g} GB/s of external memory in use",
+        "energy": f"{simulation.energy_45nm_mj:.3g} mJ an image: {ENERGY_SOURCE}",
+    }
+    if found.published_fps is not None:
+        lines["throughput"] += f" as published; {simulation.throughput_fps:,.1f} fps by the formulas"
+    if simulation.resources is not None:
+        used = simulation.resources
+        lines["resources"] = f"{used.dsp:,} DSP, {used.bram18:,} BRAM18"
+        lines["resources"] += "" if used.lut is None else f", about {used.lut:,} LUT"
+    return {**lines, "files": str(folder)}
 
 
 def predict(

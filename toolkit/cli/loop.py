@@ -17,8 +17,9 @@ _SEARCH_FIRST = "run `ehdnas search` first"
 def run(
     data: o.Data = None, device: o.DeviceName = None, budget: o.Budget = None, space: o.Space = None,
     channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
-    confidence: o.Confidence = None, samples: o.Samples = None, protocol: o.Protocol = None,
-    search_epochs: o.SearchEpochs = None, train_epochs: o.TrainEpochs = None, batch_size: o.BatchSize = None,
+    codesign: o.Codesign = None, confidence: o.Confidence = None, samples: o.Samples = None,
+    protocol: o.Protocol = None, search_epochs: o.SearchEpochs = None, train_epochs: o.TrainEpochs = None,
+    batch_size: o.BatchSize = None,
     learning_rate: o.LearningRate = None, seed: o.Seed = None,
     targets: Annotated[str | None, typer.Option(help="Formats to export, comma-separated.")] = None,
     resume: o.Resume = False, json: o.Json = False,
@@ -67,8 +68,8 @@ def profile(
 def search(
     data: o.Data = None, device: o.DeviceName = None, budget: o.Budget = None, space: o.Space = None,
     channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
-    confidence: o.Confidence = None, samples: o.Samples = None, protocol: o.Protocol = None,
-    search_epochs: o.SearchEpochs = None, batch_size: o.BatchSize = None,
+    codesign: o.Codesign = None, confidence: o.Confidence = None, samples: o.Samples = None,
+    protocol: o.Protocol = None, search_epochs: o.SearchEpochs = None, batch_size: o.BatchSize = None,
     learning_rate: o.LearningRate = None, seed: o.Seed = None, resume: o.Resume = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Search for the most accurate network within the budget. Exits 3 when no network can meet it."""
@@ -88,6 +89,7 @@ def search(
         "budget": result["budget"]["text"],
         result["budget"]["metric"]: value,
         "genotype": result["genotype"],
+        **({"accelerator": str(found.stage_file("accelerator"))} if found.has("accelerator") else {}),
         "next": "ehdnas train",
     })  # fmt: skip
 

@@ -20,6 +20,9 @@ Cells = Annotated[int | None, typer.Option(help="Cells of the network.")]
 Budget = Annotated[
     str | None, typer.Option(help="'latency <= 20 ms', 'throughput >= 500 fps', or '0.7x' of the reference.")
 ]
+Codesign = Annotated[
+    bool | None, typer.Option("--codesign", help="Design the simulated accelerator anew for every network.")
+]
 Confidence = Annotated[float | None, typer.Option(help="How sure the search must be of the budget.")]
 Seed = Annotated[int | None, typer.Option(help="Fixes everything random.")]
 Samples = Annotated[int | None, typer.Option(help="Networks to measure.")]

@@ -11,6 +11,7 @@ from ehdnas.core.errors import UsageError
 from ehdnas.core.images.dataset import Dataset, load_data
 from ehdnas.pipeline.devices import find_device
 from ehdnas.pipeline.reporter import Reporter
+from ehdnas.profilers.base import TableProfiler, find_profiler
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.loop import Loop
 from ehdnas.search.recipes import Recipe, recipe_for
@@ -67,7 +68,8 @@ class Context:
     @cached_property
     def device(self) -> Device:
         """The device: as set, else the only one profiled here, else the built-in simulated default."""
-        return find_device(self.settings.device or self._only_profiled() or DEFAULT_DEVICE)
+        device = find_device(self.settings.device or self._only_profiled() or DEFAULT_DEVICE)
+        return codesigned(device) if self.settings.codesign else device
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -125,3 +127,15 @@ class Context:
                 f"several devices are profiled here: {', '.join(found)}; choose one with --device"
             )
         return found[0] if found else None
+
+
+def codesigned(device: Device) -> Device:
+    """Return a simulated device whose accelerator is designed anew for every network.
+
+    Raises:
+        UsageError: the device is real, or its accelerator is a fixed one.
+    """
+    profiler = find_profiler(device)
+    if not isinstance(profiler, TableProfiler):
+        raise UsageError(f"device '{device.name}' is real: only a simulated accelerator can be designed anew")
+    return profiler.codesigned()

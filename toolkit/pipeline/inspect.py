@@ -12,13 +12,11 @@ from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.measurement import Measurement
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.devices import find_device
-from ehdnas.pipeline.meter import PROTOCOLS, Instrument
+from ehdnas.pipeline.meter import PROTOCOLS
 from ehdnas.pipeline.profile import identity_of, predictor_path
 from ehdnas.pipeline.reporter import Reporter
-from ehdnas.profilers.base import FileProfiler, TableProfiler, find_profiler
-from ehdnas.profilers.protocol import STANDARD
+from ehdnas.profilers.base import FileProfiler, find_profiler
 from ehdnas.search.predictor.embedding import EmbeddingPredictor
-from ehdnas.search.spaces.base import NetworkShape, find_space
 from ehdnas.settings import Settings
 
 _MAX_GENOTYPE_BYTES = 100_000
@@ -59,47 +57,6 @@ def read_genotype(text: str) -> str:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read a genotype from {path}: {error}") from error
-
-
-def simulate_genotype(model: str, device_name: str, channels: int, cells: int, size: int) -> dict[str, Any]:
-    """Return the simulated figures of a DARTS network, in all and per layer.
-
-    Raises:
-        UsageError: not a genotype, or the device is not a simulated one.
-    """
-    device = find_device(device_name)
-    profiler = find_profiler(device)
-    if not isinstance(profiler, TableProfiler):
-        raise UsageError(
-            f"device '{device.name}' is real; use `ehdnas measure FILE --device {device.name}` on a file"
-        )
-    space = find_space("darts")
-    shape = NetworkShape(channels, cells, (3, size, size), 10)
-    space.check_shape(shape)
-    instrument = Instrument(device, space, shape, STANDARD)
-    architecture = space.parse(read_genotype(model))
-    measurement = instrument.take(architecture)
-    layers = instrument.layers(architecture).layers
-    cycles = profiler.cycles(layers)
-    return {
-        "device": device.name,
-        "basis": measurement.basis,
-        "genotype": space.text(architecture),
-        "shape": str(shape),
-        **measurement.metrics,
-        "by": measurement.passport["by"],
-        "layers": [
-            {
-                "name": layer.name,
-                "operator": layer.operator,
-                "output": f"{layer.cout}x{layer.h_out}x{layer.w_out}",
-                "macs": layer.macs,
-                "cycles": float(count),
-                "share": float(count / cycles.sum()),
-            }
-            for layer, count in zip(layers, cycles, strict=True)
-        ],
-    }
 
 
 def predict_genotype(context: Context, genotype: str) -> dict[str, Any]:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from ehdnas.core.device import Device
-from ehdnas.core.errors import UsageError
-from ehdnas.core.graph import layer_table
-from ehdnas.core.layers import Layer, LayerTable
+from ehdnas.core.errors import MeasurementError, UsageError
 from ehdnas.core.measurement import Measurement
 from ehdnas.exporters.base import find_exporter
+from ehdnas.pipeline.costed import Costed
 from ehdnas.profilers.base import FileProfiler, TableProfiler, find_profiler
 from ehdnas.profilers.protocol import QUICK, STANDARD, Protocol
 from ehdnas.profilers.store import Key, MeasurementStore
-from ehdnas.search.spaces.base import Architecture, NetworkShape, Part, Space
+from ehdnas.search.spaces.base import Architecture, NetworkShape, Space
 
 PROTOCOLS = {protocol.name: protocol for protocol in (STANDARD, QUICK)}
 TARGETS = {"litert": "tflite", "onnxruntime": "onnx"}
@@ -36,15 +34,14 @@ class Instrument:
         self.shape = shape
         self.protocol = protocol
         self.profiler = find_profiler(device)
-        self._tables: dict[tuple[int, tuple[int, int, int]], tuple[Layer, ...]] = {}
-        self._parts = space.parts(shape) if isinstance(self.profiler, TableProfiler) else None
+        self._costed = Costed(space, shape) if isinstance(self.profiler, TableProfiler) else None
 
     def take(self, architecture: Architecture) -> Measurement:
         """Return a measurement taken now: simulated from the layers, or timed as an exported file."""
         if not isinstance(self.profiler, TableProfiler):
             return self._export_and_measure(architecture)
         published = self.profiler.published(self.space.name, str(self.shape), architecture.choices)
-        return published or self.profiler.simulate(self.layers(architecture))
+        return published or self.profiler.simulate(self.costed.table(architecture))
 
     def measure_file(self, path: Path) -> Measurement:
         """Return a measurement, taken now, of an exported file.
@@ -56,26 +53,21 @@ class Instrument:
             raise UsageError(f"device '{self.device.name}' is simulated and takes no files")
         return self.profiler.measure(path, self.protocol)
 
-    def layers(self, architecture: Architecture) -> LayerTable:
-        """Return the layer table of an architecture, put together from its parts."""
-        assert self._parts is not None
-        chosen = [self._parts.chosen.get(slot, ()) for slot in enumerate(architecture.choices)]
-        parts = [*self._parts.fixed, *(part for group in chosen for part in group)]
-        return LayerTable(
-            tuple(
-                replace(layer, name=f"{part.name}.{layer.name}")
-                for part in parts
-                for layer in self._layers(part)
-            )
-        )
+    def take_many(self, architectures: list[Architecture]) -> list[Measurement | None]:
+        """Return measurements as `take` does, simulated ones at once; None where a network does not fit."""
+        if not isinstance(self.profiler, TableProfiler):
+            return [self.take(one) for one in architectures]
+        of = (self.space.name, str(self.shape))
+        known = [self.profiler.published(*of, one.choices) for one in architectures]
+        if all(known):
+            return known
+        return self.profiler.label(self.costed.workload(architectures))
 
-    def _layers(self, part: Part) -> tuple[Layer, ...]:
-        key = (id(part.module), part.image)
-        if key not in self._tables:
-            table = layer_table(part.module, part.image)
-            assert not table.unsupported, table.unsupported
-            self._tables[key] = table.layers
-        return self._tables[key]
+    @property
+    def costed(self) -> Costed:
+        """The space as layer tables; only for a simulated device."""
+        assert self._costed is not None
+        return self._costed
 
     def _export_and_measure(self, architecture: Architecture) -> Measurement:
         exporter = find_exporter(TARGETS[self.device.runtime])
@@ -106,9 +98,19 @@ class Meter:
             self.store.add(key, found)
         return found
 
+    def measure_if_fits(self, architecture: Architecture) -> Measurement | None:
+        """Return the measurement of an architecture, or None where a simulated device cannot hold it."""
+        try:
+            return self.measure(architecture)
+        except MeasurementError:
+            if self.device.simulated:
+                return None
+            raise
+
     def measure_many(self, architectures: list[Architecture]) -> None:
-        """Measure architectures that are not in the store, and add them in one transaction."""
-        self.store.add_many([(self._key(one), self.instrument.take(one)) for one in architectures])
+        """Measure architectures that are not in the store, and add those that fit in one transaction."""
+        found = zip(architectures, self.instrument.take_many(architectures), strict=True)
+        self.store.add_many([(self._key(one), taken) for one, taken in found if taken is not None])
 
     def measured(self) -> list[tuple[Architecture, Measurement]]:
         """Return all that is stored for this device, space, shape and protocol, oldest first."""

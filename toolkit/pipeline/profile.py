@@ -176,6 +176,10 @@ def _measure_all(context: Context, meter: Meter, targets: list[Architecture], mi
         context.reporter.progress(done, len(targets), "networks")
     else:
         context.reporter.progress(len(targets), len(targets), "networks")
+    taken = missing[: done - (len(targets) - len(missing))]
+    unfit = set(taken) - {architecture for architecture, _ in meter.measured()}
+    if unfit:
+        context.reporter.warn(f"profile: {len(unfit)} of {done} networks do not fit {context.device.name}")
 
 
 def _chunk(context: Context) -> int:

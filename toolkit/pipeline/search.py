@@ -14,6 +14,7 @@ from ehdnas.core.text import duration
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.meter import Meter
 from ehdnas.pipeline.profile import Profile, ensure_predictor, reference_value
+from ehdnas.profilers.base import TableProfiler
 from ehdnas.search.loop import require_same
 from ehdnas.search.objective import Constraint
 from ehdnas.search.searcher import Searcher, SearchResult, SearchTask
@@ -47,7 +48,17 @@ def search(context: Context, resume: bool = False) -> Run:
     record = _choose(context, profiled, budget, result, fallback)
     run.write("search", {**record, "history": result.history, **_describe(context, budget)})
     run.forget("train", "export", "verify")
+    if context.settings.codesign:
+        _write_accelerator(context, run, profiled.meter)
     return run
+
+
+def _write_accelerator(context: Context, run: Run, meter: Meter) -> None:
+    """Write down the accelerator designed for the network that was found, layer by layer."""
+    instrument = meter.instrument
+    assert isinstance(instrument.profiler, TableProfiler)
+    table = instrument.costed.table(context.space.parse(run.genotype))
+    run.write("accelerator", instrument.profiler.explain(table, explore=True).as_json())
 
 
 def run_settings(context: Context) -> dict[str, Any]:
@@ -73,7 +84,9 @@ def _require_feasible(context: Context, profiled: Profile, budget: Budget) -> Ar
     if not budget.meets(known[best]):
         starts = [best, *fastest_starts(space, context.settings.seed)]
         found = fastest(space, profiled.predictor, budget.is_upper, starts)
-        known[found] = meter.measure(found).metric(budget.metric)
+        measurement = meter.measure_if_fits(found)
+        if measurement is not None:
+            known[found] = measurement.metric(budget.metric)
         best = min(known, key=lambda one: sign * known[one])
     if not budget.meets(known[best]):
         nearest = Budget.just_met_by(budget.metric, known[best])
@@ -147,6 +160,8 @@ def _choose(
     measured: list[dict[str, Any]] = []
     chosen = None
     for one in scored[:_MEASURED]:
+        if meter.measure_if_fits(one.candidate.architecture) is None:
+            continue
         measured.append(_row(context, meter, profiled, budget, one.candidate.architecture, one.accuracy))
         if measured[-1]["meets"]:
             chosen = one.candidate.architecture

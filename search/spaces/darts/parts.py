@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from ehdnas.search.ops import build_operation
 from ehdnas.search.spaces.base import NetworkShape, Part, Parts
 from ehdnas.search.spaces.darts.genotype import CHOICES, EDGES, EDGES_PER_CELL, NODES
 from ehdnas.search.spaces.darts.network import Cell, DartsNetwork, reductions
+
+
+class _NodeSums(nn.Module):
+    """What the nodes of a cell do besides their operations: one addition each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add as often as the cell has nodes; what is added makes no difference to what it costs."""
+        for _ in range(NODES):
+            x = x + x
+        return x
 
 
 class Cutter:
@@ -40,6 +50,7 @@ class Cutter:
             inputs, before = (inputs[1], NODES * channels), (height, width)
             if reduction:
                 height, width = height // 2, width // 2
+            self._fixed(f"cell{index}.nodes", _NodeSums(), (channels, height, width))
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), self.body.classifier)
         self._fixed("classifier", pool, (inputs[1], height, width))
         return Parts(tuple(self.fixed), self.chosen)

@@ -1,0 +1,48 @@
+"""A search space as layer tables, put together from its parts, with no network built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ehdnas.core.graph import layer_table
+from ehdnas.core.layers import Layer, LayerTable
+from ehdnas.profilers.e2e_perf.workload import Workload
+from ehdnas.search.spaces.base import Architecture, NetworkShape, Part, Space
+
+
+class Costed:
+    """The layer tables of a space at one network shape; each part is traced once."""
+
+    def __init__(self, space: Space, shape: NetworkShape) -> None:
+        self._parts = space.parts(shape)
+        self._traced: dict[tuple[int, tuple[int, int, int]], tuple[Layer, ...]] = {}
+
+    def table(self, architecture: Architecture) -> LayerTable:
+        """Return the layer table of one architecture; its first and last layer stand first and last."""
+        *before, last = self._parts.fixed
+        chosen = [
+            part for slot in enumerate(architecture.choices) for part in self._parts.chosen.get(slot, ())
+        ]
+        return LayerTable(self._layers([*before, *chosen, last]))
+
+    def workload(self, architectures: Sequence[Architecture]) -> Workload:
+        """Return many architectures at once."""
+        chosen = {slot: self._layers(parts) for slot, parts in self._parts.chosen.items()}
+        choices = np.array([one.choices for one in architectures])
+        return Workload.of_population(self._layers(self._parts.fixed), chosen, choices)
+
+    def _layers(self, parts: Iterable[Part]) -> tuple[Layer, ...]:
+        return tuple(
+            replace(layer, name=f"{part.name}.{layer.name}") for part in parts for layer in self._traces(part)
+        )
+
+    def _traces(self, part: Part) -> tuple[Layer, ...]:
+        key = (id(part.module), part.image)
+        if key not in self._traced:
+            table = layer_table(part.module, part.image)
+            assert not table.unsupported, table.unsupported
+            self._traced[key] = table.layers
+        return self._traced[key]

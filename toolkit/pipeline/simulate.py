@@ -1,0 +1,182 @@
+"""The answer of `ehdnas simulate`: one network, whoever made it, on an accelerator that is only described."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from ehdnas.core.errors import DataError, UsageError
+from ehdnas.core.files import write_json, write_text
+from ehdnas.core.graph import layer_table, read_onnx_table
+from ehdnas.core.layers import LayerTable
+from ehdnas.pipeline.costed import Costed
+from ehdnas.pipeline.devices import find_device
+from ehdnas.pipeline.inspect import read_genotype
+from ehdnas.profilers.base import TableProfiler, find_profiler
+from ehdnas.profilers.e2e_perf.simulation import Simulation
+from ehdnas.report.accelerator import layers_csv, roofline, timeline
+from ehdnas.search.spaces.base import NetworkShape, find_space
+from ehdnas.settings import Settings
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A simulation, and what was simulated where; `published_fps` is by a published table."""
+
+    model: str
+    network: str
+    device: str
+    explored: bool
+    simulation: Simulation
+    published_fps: float | None = None
+
+    @property
+    def throughput_fps(self) -> float:
+        """Images a second: as published, where the network is in a published table."""
+        return self.published_fps or self.simulation.throughput_fps
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as JSON-able data."""
+        found = self.simulation.as_json()
+        if self.published_fps is not None:
+            found |= {
+                "throughput_fps": self.published_fps,
+                "latency_ms": 1e3 / self.published_fps,
+                "throughput_fps_by_formulas": self.simulation.throughput_fps,
+                "by": "the published slot table; layers by the formulas",
+            }
+        return {
+            "model": self.model,
+            "network": self.network,
+            "device": self.device,
+            "basis": "simulated",
+            "explored": self.explored,
+            **found,
+        }
+
+
+def simulate(
+    model: str, device_name: str, shape: NetworkShape, image: tuple[int, int, int], explore: bool
+) -> Simulated:
+    """Simulate a network.
+
+    Args:
+        model: a DARTS genotype in any form, an .onnx file, or MODULE:FUNCTION that returns an nn.Module.
+        shape: the size of the network, for a genotype.
+        image: what a module is fed, (C, H, W).
+        explore: on the best accelerator found for it, on the device's board.
+
+    Raises:
+        UsageError: the device is not a simulated one, or has nothing to explore; or not a genotype.
+        DataError: the file is no ONNX model, or the module cannot be had.
+        MeasurementError: an operator is not modelled, or the network does not fit; the message says which.
+    """
+    device = find_device(device_name)
+    profiler = find_profiler(device)
+    if not isinstance(profiler, TableProfiler):
+        raise UsageError(
+            f"device '{device.name}' is real; use `ehdnas measure FILE --device {device.name}` on a file"
+        )
+    if model.endswith(".onnx"):
+        network, table, published = Path(model).name, read_onnx_table(Path(model)), None
+    elif _is_reference(model):
+        network, table, published = f"{model} {image}", layer_table(_module(model), image), None
+    else:
+        network, table, published = _genotype(model, shape, None if explore else profiler)
+    simulation = profiler.explain(table, explore)
+    return Simulated(model, network, device.name, explore, simulation, published)
+
+
+def _genotype(
+    model: str, shape: NetworkShape, profiler: TableProfiler | None
+) -> tuple[str, LayerTable, float | None]:
+    space = find_space("darts")
+    space.check_shape(shape)
+    architecture = space.parse(read_genotype(model))
+    table = Costed(space, shape).table(architecture)
+    found = profiler.published(space.name, str(shape), architecture.choices) if profiler else None
+    return f"{space.text(architecture)} {shape}", table, found.metric("throughput_fps") if found else None
+
+
+def _is_reference(model: str) -> bool:
+    module, colon, name = model.rpartition(":")
+    return (
+        bool(colon)
+        and name.isidentifier()
+        and (module.endswith(".py") or module.replace(".", "_").isidentifier())
+    )
+
+
+def _module(reference: str) -> nn.Module:
+    """Return what the user's function makes; like any import, this runs the code of the module it is in."""
+    home, _, name = reference.rpartition(":")
+    make: Callable[[], Any] | None = getattr(_import(home), name, None)
+    if make is None:
+        raise UsageError(f"'{home}' has no '{name}'")
+    try:
+        network = make() if callable(make) and not isinstance(make, nn.Module) else make
+    except Exception as error:
+        raise DataError(
+            f"{reference} raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"{reference} gave a {type(network).__name__}, not an nn.Module")
+    return network.eval()
+
+
+def _import(home: str) -> ModuleType:
+    try:
+        if not home.endswith(".py"):
+            return importlib.import_module(home)
+        path = Path(home)
+        if not path.is_file():
+            raise DataError(f"no such file: {home}")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"cannot import {home}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def network_shape(settings: Settings) -> NetworkShape:
+    """Return the size of a genotype's network: as set, else that of EH-DNAS on CIFAR-10."""
+    size = settings.image_size or 32
+    return NetworkShape(settings.channels or 16, settings.cells or 8, (3, size, size), 10)
+
+
+def parse_image(text: str) -> tuple[int, int, int]:
+    """Return (C, H, W) of "CxHxW".
+
+    Raises:
+        UsageError: it is something else.
+    """
+    match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})[x×](\d{1,5})", text)
+    if match is None or "0" in match.groups():
+        raise UsageError(f"--input '{text}': write CxHxW, for example 3x224x224")
+    channels, height, width = map(int, match.groups())
+    return channels, height, width
+
+
+def write_simulation(found: Simulated, parent: Path) -> Path:
+    """Write the simulation as JSON and CSV, its roofline and its timeline; return the folder they are in."""
+    name = re.sub(r"[^\w.-]+", "_", Path(found.model).name)[:60]
+    folder = parent / f"{name}--{found.device}{'--explored' if found.explored else ''}"
+    write_json(folder / "simulation.json", found.as_json())
+    write_text(folder / "layers.csv", layers_csv(found.simulation))
+    write_text(folder / "roofline.svg", roofline(found.simulation, found.device))
+    write_text(folder / "timeline.svg", timeline(found.simulation, found.device))
+    return folder
