@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ehdnas.core.errors import MeasurementError
+from ehdnas.profilers.e2e_perf.array_costs import design_costs
 from ehdnas.profilers.e2e_perf.board import Board
 from ehdnas.profilers.e2e_perf.design import Design, design_resources
-from ehdnas.profilers.e2e_perf.generic_realistic import design_costs
 from ehdnas.profilers.e2e_perf.workload import Array, Columns
 
 # Every combination is tried: powers of two, as wide as the largest boards allow.
@@ -66,6 +66,14 @@ def designs_for(board: Board, fixed: Design, utilisation: float) -> Designs:
     return Designs(_with(fixed, rows[fits]), dsp, bram, lut)
 
 
+def require_fit(design: Design, board: Board, utilisation: float) -> None:
+    """Raise MeasurementError, saying what is short, unless one design fits a board."""
+    used = [np.atleast_1d(part) for part in design_resources(design)]
+    limits = [np.floor(utilisation * limit) for limit in (board.dsp, board.bram18, board.lut)]
+    if any(part[0] > limit for part, limit in zip(used, limits, strict=True)):
+        raise MeasurementError(_shortage(used, limits))
+
+
 def best_design(
     columns: Columns, counts: NDArray[np.int64], designs: Designs
 ) -> tuple[NDArray[np.int64], Array]:
@@ -86,9 +94,9 @@ def _with(fixed: Design, rows: Array) -> Design:
 
 def _shortage(used: list[Array], limits: list[float]) -> str:
     short = [
-        f"{part.min():,.0f} {name} at least, {limit:,.0f} usable, {part.min() - limit:,.0f} short"
+        f"{part.min():,.0f} {name} needed, {limit:,.0f} usable, {part.min() - limit:,.0f} short"
         for name, part, limit in zip(("DSP slices", "blocks of 18 Kbit", "LUTs"), used, limits, strict=True)
         if part.min() > limit
     ]
     detail = "; ".join(short) or "no design meets all of the board's limits at once"
-    return f"no generic accelerator fits the board: {detail}"
+    return f"the accelerator does not fit its board: {detail}"

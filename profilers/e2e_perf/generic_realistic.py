@@ -2,100 +2,24 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from dataclasses import fields
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from ehdnas.core.errors import UsageError
+from ehdnas.core.layers import LayerTable
+from ehdnas.profilers.e2e_perf.array_costs import design_costs
+from ehdnas.profilers.e2e_perf.board import Board, find_board
 from ehdnas.profilers.e2e_perf.design import Design, design_resources
-from ehdnas.profilers.e2e_perf.paradigm import Sequential
-from ehdnas.profilers.e2e_perf.simulation import Costs, Resources
-from ehdnas.profilers.e2e_perf.tiling import dram_bytes
-from ehdnas.profilers.e2e_perf.workload import Array, Columns, require_modelled
-
-WEIGHTED = ("conv", "conv_transpose", "linear", "matmul")
-FREE = ("relu", "concat")
-POOLS = ("max_pool", "avg_pool", "global_pool")
-# Times a vector engine goes over each element; of `norm` and `softmax` an estimate.
-PASSES = {"add": 1, "mul": 1, "activation": 1, "upsample": 1, "norm": 2, "softmax": 3}
-OPERATORS = frozenset({*WEIGHTED, *FREE, *POOLS, *PASSES})
+from ehdnas.profilers.e2e_perf.explore import Designs, best_design, designs_for, require_fit
+from ehdnas.profilers.e2e_perf.paradigm import Explorable, Figures, Sequential
+from ehdnas.profilers.e2e_perf.simulation import Costs, Resources, Simulation
+from ehdnas.profilers.e2e_perf.workload import Columns, Workload, modelled
 
 
-def design_costs(columns: Columns, design: Design) -> Costs:
-    """Return what d layers cost on one design, arrays [d], or on m designs of arrays [m, 1], arrays [m, d].
-
-    A layer takes the longer of its compute and its memory time, their sum if nothing is double-buffered,
-    and a launch. `relu` and `concat` cost nothing; a fused addition has no launch of its own.
-
-    Raises:
-        MeasurementError: a layer is not modelled; the message names it.
-    """
-    require_modelled(columns, OPERATORS)
-    compute = compute_cycles(columns, design)
-    moved = dram_bytes(columns, design, columns.is_a(*WEIGHTED))
-    memory = moved / design.bytes_per_cycle
-    launched = ~columns.is_a(*FREE) & ~_fused(columns, design)
-    overhead = np.where(launched, np.asarray(design.layer_overhead_us) * design.clock_mhz, 0.0)
-    busy = np.where(design.double_buffered, np.maximum(compute, memory), compute + memory)
-    every = np.broadcast_arrays(busy + overhead, compute, memory, overhead, moved)
-    return Costs(*every)
-
-
-def compute_cycles(columns: Columns, design: Design) -> Array:
-    """Return the cycles [d], or [m, d], in which layers compute.
-
-    A weighted layer takes Wo·⌈Ho/PP⌉·Kh·Kw·⌈(Cin/groups)/CPF⌉·⌈(Cout/groups)/KPF⌉·groups: groups share no
-    channel lanes. With `fold_kernel`, taps of a row fill channel lanes that the input leaves idle, and
-    Kw·⌈Cin/CPF⌉ is ⌈Kw·Cin/CPF⌉. A transposed convolution takes each input pixel through the whole kernel.
-    Depthwise convolutions, pools and elementwise operators take their operations / lanes of their engine.
-    """
-    weighted = columns.is_a(*WEIGHTED)
-    array = _pixels(columns, design) * _channel_steps(columns, design)
-    lanes = np.asarray(design.depthwise_macs_per_cycle)
-    apart = _depthwise(columns) & (lanes > 0)
-    cycles = np.where(apart, np.ceil(columns.macs / np.maximum(lanes, 1)), np.where(weighted, array, 0.0))
-    vector = np.ceil(_vector_operations(columns) / np.asarray(design.vector_lanes))
-    vector = np.where(_fused(columns, design), 0.0, vector)
-    busy: Array = np.where(weighted, cycles, vector) / design.compute_efficiency
-    return busy
-
-
-def _pixels(columns: Columns, design: Design) -> Array:
-    grown = columns.is_a("conv_transpose")
-    height, width = np.where(grown, columns.h, columns.h_out), np.where(grown, columns.w, columns.w_out)
-    pixels: Array = width * np.ceil(height / design.pixel_parallel)
-    return pixels
-
-
-def _channel_steps(columns: Columns, design: Design) -> Array:
-    deep, wide = columns.cin / columns.groups, columns.cout / columns.groups
-    whole = columns.kernel_w * np.ceil(deep / design.cpf)
-    folded = np.ceil(columns.kernel_w * deep / design.cpf)
-    taps = columns.kernel_h * np.where(design.fold_kernel, folded, whole)
-    steps: Array = taps * np.ceil(wide / design.kpf) * columns.groups
-    return steps
-
-
-def _depthwise(columns: Columns) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = columns.is_a("conv") & (columns.groups == columns.cin) & (columns.cin > 1)
-    return found
-
-
-def _fused(columns: Columns, design: Design) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = columns.is_a("add") & np.asarray(design.fused_add, dtype=bool)
-    return found
-
-
-def _vector_operations(columns: Columns) -> Array:
-    outputs = columns.cout * columns.h_out * columns.w_out
-    passes = np.array([PASSES.get(str(operator), 0) for operator in columns.operator], dtype=float)
-    window = np.where(columns.is_a(*POOLS), columns.kernel_h * columns.kernel_w, passes)
-    operations: Array = outputs * window
-    return operations
-
-
-class GenericRealistic(Sequential):
+class GenericRealistic(Sequential, Explorable):
     """An array of `pixel_parallel` output rows x `cpf` input x `kpf` output channels, with a shared buffer.
 
     | option | what |
@@ -112,6 +36,8 @@ class GenericRealistic(Sequential):
     | `compute_efficiency` | share of its cycles in which the array computes |
     | `layer_overhead_us`, `image_overhead_us` | launch of each layer, and host time of each image |
     | `dsp_clock_ratio` | clock of the DSP slices / `clock_mhz`; only resources depend on it |
+    | `board` | what it is built on, `utilisation` of it at most; gives `ddr_gbps` where that is not given |
+    | `explore` | design lanes and buffer anew for every network, on the board |
 
     `calibrate` fits the efficiencies and the overheads to a device's latencies; the transfer of the image
     itself counts as overhead where maps stay on chip. Costs add up over layers: branches run in turn.
@@ -119,6 +45,7 @@ class GenericRealistic(Sequential):
 
     paradigm: ClassVar[str] = "generic"
     mode: ClassVar[str] = "realistic"
+    free_options: ClassVar[dict[str, Any]] = {"explore": True}
 
     cpf: int = Field(gt=0)
     kpf: int = Field(gt=0)
@@ -138,11 +65,31 @@ class GenericRealistic(Sequential):
     layer_overhead_us: float = Field(default=0, ge=0, allow_inf_nan=False)
     image_overhead_us: float = Field(default=0, ge=0, allow_inf_nan=False)
     dsp_clock_ratio: float = Field(default=1, ge=1, le=4)
+    board: Board | None = None
+    utilisation: float = Field(default=0.95, gt=0, le=1)
+    explore: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bandwidth_of_the_board(cls, options: dict[str, Any]) -> dict[str, Any]:
+        board = options.get("board")
+        if isinstance(board, str | dict):
+            board = find_board(board, "option 'board'")
+        known = {} if board is None else {"ddr_gbps": board.ddr_gbps}
+        return {**known, **options, "board": board}
+
+    @model_validator(mode="after")
+    def _fits_its_board(self) -> GenericRealistic:
+        if self.explore and self.board is None:
+            raise ValueError("to explore takes a board")
+        if self.board is not None and not self.explore:
+            require_fit(self.design, self.board, self.utilisation)
+        return self
 
     @property
     def design(self) -> Design:
         """The same parameters as plain numbers."""
-        return Design(**self.model_dump())
+        return Design(**{field.name: getattr(self, field.name) for field in fields(Design)})
 
     @property
     def image_cycles(self) -> float:
@@ -153,6 +100,50 @@ class GenericRealistic(Sequential):
     def resources(self) -> Resources:
         """What the design takes of a board; its LUTs are an estimate."""
         return Resources(*(int(part) for part in design_resources(self.design)))
+
+    @property
+    def roof(self) -> tuple[float, float]:
+        """MACs of the main array and bytes of external memory in a cycle."""
+        design = self.design
+        return float(design.macs_per_cycle), float(design.bytes_per_cycle)
+
+    def figures(self, workload: Workload) -> Figures:
+        """Return the figures of n networks; with `explore` each on the best design for it.
+
+        Raises:
+            MeasurementError: a layer is not modelled; the message names it.
+        """
+        if not self.explore:
+            return super().figures(workload)
+        _, cycles = best_design(workload.columns, workload.counts, self._designs())
+        seconds = (cycles + self.image_cycles) / (self.clock_mhz * 1e6)
+        return Figures(seconds, seconds, np.ones_like(seconds))
+
+    def simulate(self, table: LayerTable) -> Simulation:
+        """Return everything about one network; with `explore` on the best design for it.
+
+        Raises:
+            MeasurementError: a layer is not modelled, or no design fits the board.
+        """
+        return self.explored(table) if self.explore else super().simulate(table)
+
+    def explored(self, table: LayerTable) -> Simulation:
+        """Return the network on the design of the fewest cycles, of all that the board can hold.
+
+        Raises:
+            UsageError: the accelerator is not on a board.
+            MeasurementError: a layer is not modelled, or no design fits the board.
+        """
+        designs = self._designs()
+        columns = Columns(modelled(table).layers)
+        found, _ = best_design(columns, np.ones((1, len(columns.layers)), dtype=np.int64), designs)
+        chosen = {**designs.parameters(int(found[0])), "explore": False}
+        return self.model_copy(update=chosen).simulate(table)
+
+    def _designs(self) -> Designs:
+        if self.board is None:
+            raise UsageError("this accelerator is on no board, which exploring needs; give it a `board`")
+        return designs_for(self.board, self.design, self.utilisation)
 
     def costs(self, columns: Columns) -> Costs:
         """Return what d layers cost, arrays [d].

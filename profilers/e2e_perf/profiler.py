@@ -9,12 +9,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from ehdnas.core.device import Device
-from ehdnas.core.errors import UsageError
+from ehdnas.core.errors import MeasurementError, UsageError
 from ehdnas.core.layers import LayerTable
 from ehdnas.core.measurement import Measurement
 from ehdnas.core.text import nearest
 from ehdnas.profilers.base import Check, TableProfiler
 from ehdnas.profilers.e2e_perf.generic import GenericReference
+from ehdnas.profilers.e2e_perf.generic_realistic import GenericRealistic
 from ehdnas.profilers.e2e_perf.paradigm import Explorable, Paradigm
 from ehdnas.profilers.e2e_perf.pipeline import Pipeline
 from ehdnas.profilers.e2e_perf.pipeline_reference import PipelineReference
@@ -24,7 +25,8 @@ from ehdnas.profilers.e2e_perf.systolic import Systolic
 from ehdnas.profilers.e2e_perf.workload import Workload
 
 _PARADIGMS: dict[tuple[str, str], type[Paradigm]] = {
-    (model.paradigm, model.mode): model for model in (GenericReference, PipelineReference, Pipeline, Systolic)
+    (model.paradigm, model.mode): model
+    for model in (GenericReference, GenericRealistic, PipelineReference, Pipeline, Systolic)
 }
 
 
@@ -84,7 +86,9 @@ class E2EPerfProfiler(TableProfiler):
             UsageError: the accelerator is a fixed one.
         """
         options = {**self.device.options, **self._explorable().free_options}
-        return self.device.model_copy(update={"options": options})
+        free = self.device.model_copy(update={"options": options})
+        E2EPerfProfiler(free)  # says so if it cannot be
+        return free
 
     def published(self, space: str, shape: str, choices: Sequence[int]) -> Measurement | None:
         """Return the figures by the published slot table, where the options name one of this shape."""
@@ -129,7 +133,7 @@ def _paradigm(device: Device) -> Paradigm:
             raise UsageError(f"device '{device.name}': unknown option '{key}'{known}")
     try:
         return model(**options)
-    except UsageError as error:
+    except (UsageError, MeasurementError) as error:
         raise UsageError(f"device '{device.name}': {error}") from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from ehdnas.core.layers import Layer, LayerTable
 from ehdnas.core.text import nearest
 
 Array = NDArray[np.float64]
+
+# Networks whose layers are counted at once, and sums that a group of slots may have: both fit a cache.
+_CHUNK, _JOINED = 4_096, 512
 
 
 class Columns:
@@ -84,21 +88,48 @@ class Workload:
         base = _indices(fixed, index)
         parts = {key: _indices(layers, index) for key, layers in chosen.items()}
         slots, widest = choices.shape[1], max((choice for _, choice in parts), default=0) + 1
-        table = np.zeros((slots, max(widest, int(choices.max(initial=0)) + 1), len(index)))
+        table = np.zeros((slots, max(widest, int(choices.max(initial=0)) + 1), len(index)), dtype=np.int64)
         for (slot, choice), part in parts.items():
             table[slot, choice] = np.bincount(part, minlength=len(index))
-        counts = _gather(table, choices) + np.bincount(base, minlength=len(index))
+        counts = _gather(np.bincount(base, minlength=len(index)), table, choices)
         edges = np.full(len(choices), _edge_elements(fixed), dtype=np.int64)
         return cls(tuple(layer for _, layer in index.values()), counts, edges)
 
 
-def _gather(table: Array, choices: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return the sums [n, d] of rows of `table` [slots, k, d], as one product with a one-hot matrix."""
+def _gather(
+    base: NDArray[np.int64], table: NDArray[np.int64], choices: NDArray[np.integer]
+) -> NDArray[np.int64]:
+    """Return `base` [d] plus the sums [n, d] of rows of `table` [slots, k, d], several slots at a time."""
+    counts = np.empty((len(choices), len(base)), dtype=np.int64)
+    # Whole rows are added, so the narrowest type that holds the sums moves the least.
+    kind = np.min_scalar_type(int((base + table.max(axis=1).sum(axis=0)).max(initial=0)))
+    groups = _joined(table.astype(kind), max(len(choices), 1))
+    for start in range(0, len(choices), _CHUNK):
+        part = choices[start : start + _CHUNK]
+        total = np.tile(base.astype(kind), (len(part), 1))
+        for slots, places, sums in groups:
+            total += sums.take(part[:, slots] @ places, axis=0)
+        counts[start : start + _CHUNK] = total
+    return counts
+
+
+def _joined(table: NDArray[Any], networks: int) -> list[tuple[slice, NDArray[np.int64], NDArray[Any]]]:
+    """Return, by neighbouring slots, their place values and the sums [k^slots, d] of all their choices.
+
+    As many slots are joined as leave at most `_JOINED` sums, and no more than there are networks.
+    """
     slots, width, distinct = table.shape
-    one_hot = np.zeros((len(choices), slots * width), dtype=np.float32)
-    np.put_along_axis(one_hot, choices + width * np.arange(slots), 1, axis=1)
-    total = one_hot @ table.reshape(slots * width, distinct).astype(np.float32)
-    return total.astype(np.int64)
+    span, most = 1, min(networks, _JOINED)
+    while width > 1 and width ** (span + 1) <= most:
+        span += 1
+    groups = []
+    for start in range(0, slots, span):
+        sums = table[start]
+        for own in table[start + 1 : start + span]:
+            sums = (sums[:, None] + own).reshape(-1, distinct)
+        places = width ** np.arange(min(span, slots - start))[::-1]
+        groups.append((slice(start, start + span), places, sums))
+    return groups
 
 
 def _edge_elements(layers: Sequence[Layer]) -> int:

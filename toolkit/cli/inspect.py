@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Genotype = Annotated[
     str, typer.Argument(help="A genotype: a published name, 28 digits, JSON, or a file that holds one.")
 ]
+Input = Annotated[str, typer.Option("--input", help="CxHxW that a module is fed.")]
 
 
 def measure(
@@ -55,7 +56,7 @@ def simulate(
     ],
     device: o.DeviceName = None, channels: o.Channels = None, cells: o.Cells = None,
     image_size: o.ImageSize = None,
-    input_: Annotated[str, typer.Option("--input", help="CxHxW that a module is fed.")] = "3x224x224",
+    input_: Input = "3x224x224",
     explore: Annotated[
         bool, typer.Option("--explore", help="Design the fastest accelerator for it on the device's board.")
     ] = False,
@@ -75,6 +76,39 @@ def simulate(
         ["layer", "operator", "output", "MACs", "cycles", "share", "bound", "design"], _layer_rows(found)
     )
     emit_pairs(_simulation_lines(found, folder))
+
+
+def calibrate(
+    file: Annotated[Path, typer.Argument(help="CSV with the columns model and latency_ms.")],
+    device: Annotated[str, typer.Option(help="Simulated device of paradigm generic, mode realistic.")],
+    fit: Annotated[str, typer.Option(help="Terms to fit, comma-separated.")] = (
+        "layer_overhead_us,ddr_efficiency"
+    ),
+    channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
+    input_: Input = "3x224x224",
+    save: Annotated[bool, typer.Option("--save", help="Keep the fitted terms as the device's own.")] = False,
+    json: o.Json = False,
+) -> None:  # fmt: skip
+    """Fit a simulated device to latencies measured on the real one; models as `simulate` takes them."""
+    context = o.make_context({"channels": channels, "cells": cells, "image_size": image_size})
+    from ehdnas.pipeline.calibrate import calibrate_device
+    from ehdnas.pipeline.simulate import network_shape, parse_image
+
+    terms = [term.strip() for term in fit.split(",") if term.strip()]
+    shape, image = network_shape(context.settings), parse_image(input_)
+    result = calibrate_device(device, file, terms, shape, image, save)
+    if json:
+        emit_json("calibrate", result)
+        return
+    rows = [[row["model"], f"{row['latency_ms']:.4g}", f"{row['error']:+.1%}"] for row in result["rows"]]
+    emit_table(["model", "measured ms", "error"], rows)
+    loose = result["undetermined"]
+    emit_pairs({
+        "device": f"{device} (simulated)",
+        **{term: f"{value:.4g}{' (not settled by these rows)' if term in loose else ''}"
+           for term, value in result["terms"].items()},
+        "saved": f"yes; undo with `ehdnas devices remove {device}`" if save else "no; --save does",
+    })  # fmt: skip
 
 
 def _layer_rows(found: Simulated) -> list[list[str]]:

@@ -88,6 +88,20 @@ def set_device(name: str, assignments: list[str]) -> Device:
     return device
 
 
+def set_options(name: str, options: dict[str, Any]) -> Device:
+    """Lay options over a device's own, in the user's folder.
+
+    Raises:
+        UsageError: an unknown device.
+    """
+    before = find_device(name)
+    path = user_devices() / f"{name}.toml"
+    table = _table(path) if path.is_file() else {}
+    table["options"] = {**before.options, **options}
+    write_text(path, tomli_w.dumps(table))
+    return find_device(name)
+
+
 def remove_device(name: str) -> bool:
     """Remove the user's device, or what was set for a built-in one; return whether the device is still there.
 

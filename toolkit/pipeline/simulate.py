@@ -86,25 +86,29 @@ def simulate(
         raise UsageError(
             f"device '{device.name}' is real; use `ehdnas measure FILE --device {device.name}` on a file"
         )
-    if model.endswith(".onnx"):
-        network, table, published = Path(model).name, read_onnx_table(Path(model)), None
-    elif _is_reference(model):
-        network, table, published = f"{model} {image}", layer_table(_module(model), image), None
-    else:
-        network, table, published = _genotype(model, shape, None if explore else profiler)
-    simulation = profiler.explain(table, explore)
+    simulation = profiler.explain(layer_table_of(model, shape, image), explore)
+    published = None
+    if not explore and _is_genotype(model):
+        space = find_space("darts")
+        found = profiler.published(space.name, str(shape), space.parse(read_genotype(model)).choices)
+        published = found.metric("throughput_fps") if found else None
+    network = f"{model}, {shape if _is_genotype(model) else image}" if not model.endswith(".onnx") else model
     return Simulated(model, network, device.name, explore, simulation, published)
 
 
-def _genotype(
-    model: str, shape: NetworkShape, profiler: TableProfiler | None
-) -> tuple[str, LayerTable, float | None]:
+def layer_table_of(model: str, shape: NetworkShape, image: tuple[int, int, int]) -> LayerTable:
+    """Return the layer table of a model as `simulate` takes it. Raises as that does."""
+    if model.endswith(".onnx"):
+        return read_onnx_table(Path(model))
+    if not _is_genotype(model):
+        return layer_table(_module(model), image)
     space = find_space("darts")
     space.check_shape(shape)
-    architecture = space.parse(read_genotype(model))
-    table = Costed(space, shape).table(architecture)
-    found = profiler.published(space.name, str(shape), architecture.choices) if profiler else None
-    return f"{space.text(architecture)} {shape}", table, found.metric("throughput_fps") if found else None
+    return Costed(space, shape).table(space.parse(read_genotype(model)))
+
+
+def _is_genotype(model: str) -> bool:
+    return not model.endswith(".onnx") and not _is_reference(model)
 
 
 def _is_reference(model: str) -> bool:
@@ -136,6 +140,7 @@ def _module(reference: str) -> nn.Module:
 def _import(home: str) -> ModuleType:
     try:
         if not home.endswith(".py"):
+            sys.path.insert(0, str(Path.cwd()))  # as `python -m` finds modules
             return importlib.import_module(home)
         path = Path(home)
         if not path.is_file():

@@ -1,0 +1,55 @@
+"""`ehdnas calibrate`: free terms from the user's own measurements, and bad files answered."""
+
+import json
+
+import pytest
+
+MODELS = ("DARTS_V1", "DARTS_V2", "EHDNAS_GENERIC", "AMOEBANET")
+HEAD = "model,latency_ms\n"
+
+
+def latency(ehdnas, model, device="dpu-b4096"):
+    return json.loads(ehdnas("simulate", model, "--device", device, "--json").out)["latency_ms"]
+
+
+def test_terms_are_recovered_saved_and_undone(project, ehdnas):
+    names = MODELS[:3]
+    before = latency(ehdnas, names[0])
+    assert ehdnas("devices", "show", "dpu-b4096").code == 0
+    # What a board would measure whose every layer takes 20 us longer to launch than the built-in device's.
+    found = json.loads(ehdnas("simulate", names[0], "--device", "dpu-b4096", "--json").out)
+    launched = sum(row["operator"] not in ("relu", "concat") for row in found["layers"])
+    rows = []
+    for name in names:
+        layers = json.loads(ehdnas("simulate", name, "--device", "dpu-b4096", "--json").out)["layers"]
+        count = sum(row["operator"] not in ("relu", "concat") for row in layers)
+        rows.append(f"{name},{latency(ehdnas, name) + 0.020 * count}")
+    (project / "mine.csv").write_text(HEAD + "\n".join(rows) + "\n")
+    flags = ["mine.csv", "--device", "dpu-b4096", "--fit", "layer_overhead_us", "--save", "--json"]
+    fitted = json.loads(ehdnas("calibrate", *flags).out)
+    assert fitted["terms"]["layer_overhead_us"] == pytest.approx(28.9, rel=1e-3)
+    assert all(abs(row["error"]) < 1e-3 for row in fitted["rows"])
+    assert latency(ehdnas, names[0]) == pytest.approx(before + 0.020 * launched, rel=1e-3)
+    assert ehdnas("devices", "remove", "dpu-b4096").code == 0
+    assert latency(ehdnas, names[0]) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "says"),
+    [
+        (HEAD + "DARTS_V2,abc\n", [], "line 2: latency_ms 'abc' is not a number"),
+        (HEAD + "DARTS_V2,-3\n", [], "line 2"),
+        (HEAD + "DARTS_V9,3\n", [], "line 2"),
+        ("name,ms\nDARTS_V2,3\n", [], "no column 'model'"),
+        ("", [], "no column 'model'"),
+        (HEAD + "DARTS_V2,3\n", [], "1 measured networks cannot settle 2 free terms"),
+        (HEAD + "DARTS_V2,3\n", ["--fit", "layer_overhead"], "did you mean 'layer_overhead_us'"),
+        (HEAD + "DARTS_V2,3\n", ["--device", "ehdnas-generic"], "has no free terms"),
+    ],
+)
+def test_bad_files_are_one_line(project, ehdnas, text, flags, says):
+    (project / "mine.csv").write_text(text)
+    result = ehdnas("calibrate", "mine.csv", "--device", "dpu-b4096", *flags)
+    assert result.code != 0
+    assert says in result.err.strip().splitlines()[-1]
+    assert "Traceback" not in result.err

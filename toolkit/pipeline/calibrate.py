@@ -1,0 +1,58 @@
+"""The free terms of a simulated device, fitted to latencies that its owner measured on the real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ehdnas.core.errors import UsageError
+from ehdnas.core.layers import LayerTable
+from ehdnas.pipeline.devices import find_device, set_options
+from ehdnas.pipeline.simulate import layer_table_of
+from ehdnas.profilers.base import find_profiler
+from ehdnas.profilers.e2e_perf.calibrate import calibrate, read_calibration
+from ehdnas.profilers.e2e_perf.generic_realistic import GenericRealistic
+from ehdnas.profilers.e2e_perf.profiler import E2EPerfProfiler
+from ehdnas.search.spaces.base import NetworkShape
+
+
+def calibrate_device(
+    name: str, path: Path, terms: list[str], shape: NetworkShape, image: tuple[int, int, int], save: bool
+) -> dict[str, Any]:
+    """Fit a device's free terms to a CSV file of `model,latency_ms`; return the terms and each row's error.
+
+    Args:
+        shape: the size of the networks that the file gives as genotypes.
+        image: what modules are fed, (C, H, W).
+        save: lay the fitted terms over the device's options, in the user's folder.
+
+    Raises:
+        UsageError: the device has no such terms, or there are more of them than rows.
+        DataError: the file is no such CSV; the message names the line.
+    """
+    profiler = find_profiler(find_device(name))
+    if not isinstance(profiler, E2EPerfProfiler) or not isinstance(profiler.accelerator, GenericRealistic):
+        raise UsageError(f"device '{name}' has no free terms; those of paradigm generic, mode realistic have")
+    models: list[str] = []
+
+    def resolve(model: str) -> LayerTable:
+        models.append(model)
+        return layer_table_of(model, shape, image)
+
+    rows = read_calibration(path, resolve)
+    before = profiler.accelerator
+    fitted = calibrate(before, rows, terms)
+    values = {term: float(getattr(fitted.model, term)) for term in terms}
+    if save:
+        set_options(name, values)
+    return {
+        "device": name,
+        "terms": values,
+        "before": {term: float(getattr(before, term)) for term in terms},
+        "undetermined": list(fitted.undetermined),
+        "rows": [
+            {"model": model, "latency_ms": latency, "error": float(error)}
+            for model, (_, latency), error in zip(models, rows, fitted.residuals, strict=True)
+        ],
+        "saved": save,
+    }
