@@ -37,11 +37,11 @@ RESULT = ROOT / "bench" / "results" / "real_accelerators.json"
 # PG338 (DPUCZDX8G) has: 8 pixels x 16 input x 16 output channels; depthwise convolution and pooling in an ALU
 # of half as many pixels, 4 x 16; channel augmentation, which fills idle input lanes; DSP slices at twice the
 # clock; 255 blocks of 36 Kbit, about 1 MB. [unverified]: that the ALU adds at the same rate, that the image
-# that was measured has these options on and little RAM, and the board's 19.2 GB/s (64-bit DDR4-2400), of
-# which `ddr_efficiency` is the share that one core reaches.
+# that was measured has these options on and little RAM. The board's preset gives 17.072 GB/s (64 bits at
+# 1067 MHz), of which `ddr_efficiency` is the share that one core reaches.
 DPU = {
     "clock_mhz": 281, "cpf": 16, "kpf": 16, "pixel_parallel": 8, "vector_lanes": 64,
-    "depthwise_macs_per_cycle": 64, "fold_kernel": True, "buffer_kb": 1024, "ddr_gbps": 19.2,
+    "depthwise_macs_per_cycle": 64, "fold_kernel": True, "buffer_kb": 1024, "ddr_gbps": 17.072,
     "dsp_clock_ratio": 2,
 }  # fmt: skip
 # Atomic-C x atomic-K of nvdla/hw, spec/defs; of 128 and 32 MACs, which it does not have, an assumption.

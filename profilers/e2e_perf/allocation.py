@@ -32,6 +32,8 @@ from ehdnas.profilers.e2e_perf.workload import Array, Columns, Workload, require
 # an exploration.
 GRIDS = {False: 2.0 ** np.arange(4, 34), True: np.floor(2.0 ** (np.arange(4 * 4, 34 * 4) / 4))}
 _CHUNK = 2_000
+# Distinct layers whose options are kept: of one network all, or looking twice would make them twice.
+_CACHED = 16_384
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,13 @@ def candidate_table(layers: Sequence[Layer], bits: int, widest: int, explored: b
     return Table(*(np.stack(parts, axis=1) for parts in zip(*columns, strict=True)))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_CACHED)
 def options_of(layer: Layer, bits: int, widest: int) -> Options:
     """Return `stage_options`, made once for each layer."""
     return stage_options(layer, bits, widest)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_CACHED)
 def _layer_column(layer: Layer, bits: int, widest: int, explored: bool) -> tuple[Array, ...]:
     """Return the fields of a `Table` for one layer, each [j]."""
     options, grid = options_of(layer, bits, widest), GRIDS[explored][:, None]

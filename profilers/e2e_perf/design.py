@@ -62,7 +62,7 @@ class Design:
 def design_resources(design: Design) -> tuple[Array, Array, Array]:
     """Return DSP slices, blocks of 18 Kbit and LUTs, arrays that broadcast like the design's.
 
-    - DSP: a slice does 16 / bits MACs of its clock, 1 at 16 bits and 2 at 8; 4 at 4 is unverified. With
+    - DSP: a slice does 16 / bits MACs of its clock, 1 at 16 bits, 2 at 8 (WP486) and 4 at 4 (WP521). With
       `dsp_clock_ratio` 2 that is the DPU's multipliers but for 2 slices, at all eight sizes of PG338 v1.2,
       table 9. Elementwise lanes take none.
     - BRAM: a bank of CPF words for each pixel, one for each output channel, and one of partial sums for each

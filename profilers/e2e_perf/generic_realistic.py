@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from ehdnas.core.errors import UsageError
 from ehdnas.core.layers import LayerTable
 from ehdnas.profilers.e2e_perf.array_costs import design_costs
-from ehdnas.profilers.e2e_perf.board import Board, find_board
+from ehdnas.profilers.e2e_perf.boards import Board, find_board
 from ehdnas.profilers.e2e_perf.design import Design, design_resources
 from ehdnas.profilers.e2e_perf.explore import Designs, best_design, designs_for, require_fit
 from ehdnas.profilers.e2e_perf.paradigm import Explorable, Figures, Sequential

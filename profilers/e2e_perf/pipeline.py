@@ -18,7 +18,7 @@ from ehdnas.profilers.e2e_perf.allocation import (
     needs_of,
     options_of,
 )
-from ehdnas.profilers.e2e_perf.board import Board, find_board
+from ehdnas.profilers.e2e_perf.boards import Board, find_board
 from ehdnas.profilers.e2e_perf.fold import fastest
 from ehdnas.profilers.e2e_perf.paradigm import Explorable, Figures, Paradigm
 from ehdnas.profilers.e2e_perf.simulation import (

@@ -11,9 +11,14 @@ import numpy as np
 from ehdnas.core.layers import Layer
 from ehdnas.profilers.e2e_perf.workload import Array
 
-# Energy of one operation at 45 nm in pJ: Horowitz, ISSCC 2014, "Computing's energy problem". Bits -> pJ of
-# a multiply-accumulate; 4 bits halved from 8, which nobody has measured there. [unverified]
+# Energy of one operation at 45 nm in pJ: Horowitz, ISSCC 2014, "Computing's energy problem", as quoted by
+# github stillwater-sc/esim, energysim/database/energy.py. Bits -> pJ of a multiply and an add: integers at 8
+# bits (.2 + .03), floating point at 16 (1.1 + .4) and 32 (3.7 + .9; integers of 32 bits take 3.1 + .1).
+# 4 bits is halved from 8, which nobody has measured there. [unverified]
 _MAC_PJ = {4: 0.115, 8: 0.23, 16: 1.5, 32: 4.6}
+# 32 bits from DRAM and from an SRAM of 32 KB: Han et al., "EIE", ISCA 2016, Table I, which credits Horowitz.
+# The paper of 2014 itself gives 1300-2600 for 64 bits of DRAM, so 640 is at its low end, and 10 for 64 bits
+# of an 8 KB cache.
 _DRAM_PJ_PER_BYTE = 640 / 4
 _SRAM_PJ_PER_BYTE = 5 / 4
 ENERGY_SOURCE = "45 nm-equivalent estimate from Horowitz, ISSCC 2014; not the power of any board"

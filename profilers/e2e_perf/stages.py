@@ -19,7 +19,7 @@ from ehdnas.profilers.e2e_perf.workload import Array
 
 WEIGHTED = ("conv", "linear")
 FREE = ("relu", "concat")
-# Multiply-accumulates of one DSP slice a cycle, by bits; 4 at 4 bits is unverified.
+# Multiply-accumulates of one DSP slice a cycle, by bits: Xilinx WP486 at 8, WP521 at 4.
 MACS_PER_DSP = {4: 4, 8: 2, 16: 1}
 # Logic of a MAC unit, of a lane of a pooling or elementwise stage, and of a stage's control. [unverified]
 LUT_PER_MAC, LUT_PER_LANE, LUT_PER_STAGE = 50, 32, 600

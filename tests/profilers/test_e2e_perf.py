@@ -278,7 +278,7 @@ def device(options: dict) -> Device:
         ({"clock_mhz": "fast"}, "'mine': option 'clock_mhz'"),
         ({"slot_table": "theirs"}, "'mine': option 'slot_table'"),
         ({"paradigm": "generik"}, "option 'paradigm' is 'generik'; did you mean 'generic'"),
-        ({"mode": "exact"}, "option 'mode' is 'exact'; known: reference"),
+        ({"mode": "exact"}, "option 'mode' is 'exact'; known: realistic, reference"),
         ({"mode": ["reference"]}, "option 'mode'"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ehdnas.core.errors import MeasurementError, UsageError
 from ehdnas.core.layers import LayerTable
-from ehdnas.profilers.e2e_perf.board import Board
+from ehdnas.profilers.e2e_perf.boards import Board
 from ehdnas.profilers.e2e_perf.design import design_resources
 from ehdnas.profilers.e2e_perf.explore import BUFFERS_KB, CHANNELS, DEPTHWISE, PIXELS, WEIGHT_SHARES
 from ehdnas.profilers.e2e_perf.generic_realistic import GenericRealistic

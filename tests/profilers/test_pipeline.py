@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ehdnas.core.errors import MeasurementError, UsageError
 from ehdnas.core.layers import Layer, LayerTable
 from ehdnas.profilers.e2e_perf.allocation import controllers
-from ehdnas.profilers.e2e_perf.board import Board, board_names, find_board
+from ehdnas.profilers.e2e_perf.boards import Board, board_names, find_board
 from ehdnas.profilers.e2e_perf.packing import bram18
 from ehdnas.profilers.e2e_perf.pipeline import MOST_REPLICAS, Pipeline
 from ehdnas.profilers.e2e_perf.stages import edge_bytes, stage_options
@@ -149,6 +149,15 @@ def test_boards_are_found_and_described():
     assert {"pynq-z2", "zcu102", "ku115", "u250"} <= set(board_names())
     assert all(find_board(name, "x").dsp > 0 for name in board_names())
     assert find_board({"dsp": 1, "bram18": 1, "lut": 1, "ddr_gbps": 1.0}, "x").uram == 0
+
+
+@pytest.mark.parametrize("name", board_names())
+def test_a_board_says_of_every_figure_whether_a_source_confirms_it(name):
+    board = find_board(name, "x")
+    figures = {"dsp", "bram18", "lut", "ddr_gbps"} | ({"uram"} if board.uram else set())
+    assert set(board.sources) | set(board.unverified) == figures
+    assert not set(board.sources) & set(board.unverified)
+    assert all(board.sources.values())
 
 
 @pytest.mark.parametrize(

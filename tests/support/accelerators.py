@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from ehdnas.core.layers import Layer, LayerTable
-from ehdnas.profilers.e2e_perf.board import Board
+from ehdnas.profilers.e2e_perf.boards import Board
 
 CHANNELS = st.sampled_from([3, 8, 12, 16, 24, 32, 48, 64])
 

@@ -11,14 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
 
-_FOLDER = Path(__file__).with_name("boards")
+_FOLDER = Path(__file__).parent
 
 
 class Board(BaseModel):
     """Resources of a board: DSP slices, BRAM blocks of 18 Kbit, URAM blocks, LUTs, external GB/s (1e9 bytes).
 
-    URAM is listed, not used: no model here places anything in it. `unverified` names the figures that no
-    source has confirmed.
+    URAM is listed, not used: no model here places anything in it. External GB/s are the peak of the memory's
+    pins, of which a design reaches a share. `sources` says of a figure where it was confirmed, and stays out
+    of results; `unverified` names the figures that no source has confirmed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +31,7 @@ class Board(BaseModel):
     lut: int = Field(gt=0)
     ddr_gbps: float = Field(gt=0, allow_inf_nan=False)
     unverified: list[str] = Field(default_factory=list)
+    sources: dict[str, str] = Field(default_factory=dict, exclude=True)
 
 
 def board_names() -> list[str]:
