@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
@@ -30,9 +31,13 @@ class Costed:
 
     def workload(self, architectures: Sequence[Architecture]) -> Workload:
         """Return many architectures at once."""
-        chosen = {slot: self._layers(parts) for slot, parts in self._parts.chosen.items()}
         choices = np.array([one.choices for one in architectures])
-        return Workload.of_population(self._layers(self._parts.fixed), chosen, choices)
+        return Workload.of_population(*self._every_layer, choices)
+
+    @cached_property
+    def _every_layer(self) -> tuple[tuple[Layer, ...], dict[tuple[int, int], tuple[Layer, ...]]]:
+        chosen = {slot: self._layers(parts) for slot, parts in self._parts.chosen.items()}
+        return self._layers(self._parts.fixed), chosen
 
     def _layers(self, parts: Iterable[Part]) -> tuple[Layer, ...]:
         return tuple(

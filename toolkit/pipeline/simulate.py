@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from torch import nn
-
-from ehdnas.core.errors import DataError, UsageError
+from ehdnas.core.errors import UsageError
 from ehdnas.core.files import write_json, write_text
 from ehdnas.core.graph import layer_table, read_onnx_table
 from ehdnas.core.layers import LayerTable
 from ehdnas.pipeline.costed import Costed
 from ehdnas.pipeline.devices import find_device
 from ehdnas.pipeline.inspect import read_genotype
+from ehdnas.pipeline.user_module import is_module_reference, load_module
 from ehdnas.profilers.base import TableProfiler, find_profiler
 from ehdnas.profilers.e2e_perf.simulation import Simulation
 from ehdnas.report.accelerator import layers_csv, roofline, timeline
@@ -101,60 +95,14 @@ def layer_table_of(model: str, shape: NetworkShape, image: tuple[int, int, int])
     if model.endswith(".onnx"):
         return read_onnx_table(Path(model))
     if not _is_genotype(model):
-        return layer_table(_module(model), image)
+        return layer_table(load_module(model), image)
     space = find_space("darts")
     space.check_shape(shape)
     return Costed(space, shape).table(space.parse(read_genotype(model)))
 
 
 def _is_genotype(model: str) -> bool:
-    return not model.endswith(".onnx") and not _is_reference(model)
-
-
-def _is_reference(model: str) -> bool:
-    module, colon, name = model.rpartition(":")
-    return (
-        bool(colon)
-        and name.isidentifier()
-        and (module.endswith(".py") or module.replace(".", "_").isidentifier())
-    )
-
-
-def _module(reference: str) -> nn.Module:
-    """Return what the user's function makes; like any import, this runs the code of the module it is in."""
-    home, _, name = reference.rpartition(":")
-    make: Callable[[], Any] | None = getattr(_import(home), name, None)
-    if make is None:
-        raise UsageError(f"'{home}' has no '{name}'")
-    try:
-        network = make() if callable(make) and not isinstance(make, nn.Module) else make
-    except Exception as error:
-        raise DataError(
-            f"{reference} raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        ) from error
-    if not isinstance(network, nn.Module):
-        raise UsageError(f"{reference} gave a {type(network).__name__}, not an nn.Module")
-    return network.eval()
-
-
-def _import(home: str) -> ModuleType:
-    try:
-        if not home.endswith(".py"):
-            sys.path.insert(0, str(Path.cwd()))  # as `python -m` finds modules
-            return importlib.import_module(home)
-        path = Path(home)
-        if not path.is_file():
-            raise DataError(f"no such file: {home}")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"cannot import {home}: {type(error).__name__}: {error}") from error
-    return module
+    return not model.endswith(".onnx") and not is_module_reference(model)
 
 
 def network_shape(settings: Settings) -> NetworkShape:
