@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from ehdnas.core.graph import layer_table
-from ehdnas.profilers.e2e_perf.generic import GenericReference
-from ehdnas.profilers.e2e_perf.pipeline_reference import PipelineReference
-from ehdnas.profilers.e2e_perf.slots import published_cycles
+from ehdnas.profilers.e2e_perf.generic.reference import GenericReference
+from ehdnas.profilers.e2e_perf.generic.slots import published_cycles
+from ehdnas.profilers.e2e_perf.pipeline.reference import PipelineReference
 from ehdnas.profilers.e2e_perf.workload import Columns, Workload
 from ehdnas.search.spaces.base import NetworkShape, find_space
 

@@ -27,7 +27,7 @@ from zoo import Inception, Residual, conv, head, inception_v1, mobilenet_v1, mob
 
 from ehdnas.core.graph.table import layer_table
 from ehdnas.profilers.e2e_perf.calibrate import calibrate
-from ehdnas.profilers.e2e_perf.generic_realistic import GenericRealistic
+from ehdnas.profilers.e2e_perf.generic.realistic import GenericRealistic
 from ehdnas.profilers.e2e_perf.workload import Workload
 
 ROOT = Path(__file__).parents[1]

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ehdnas.core.layers import Layer
-from ehdnas.profilers.e2e_perf.systolic import systolic_cycles
+from ehdnas.profilers.e2e_perf.systolic.array import systolic_cycles
 from ehdnas.profilers.e2e_perf.workload import Columns
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ from scipy.optimize import least_squares
 from ehdnas.core.errors import DataError, EhdnasError, UsageError
 from ehdnas.core.layers import LayerTable
 from ehdnas.core.text import nearest
-from ehdnas.profilers.e2e_perf.generic_realistic import GenericRealistic
+from ehdnas.profilers.e2e_perf.generic.realistic import GenericRealistic
 from ehdnas.profilers.e2e_perf.workload import Array, Workload
 
 # term -> bounds, and where the search starts.

@@ -14,14 +14,14 @@ from ehdnas.core.layers import LayerTable
 from ehdnas.core.measurement import Measurement
 from ehdnas.core.text import nearest
 from ehdnas.profilers.base import Check, TableProfiler
-from ehdnas.profilers.e2e_perf.generic import GenericReference
-from ehdnas.profilers.e2e_perf.generic_realistic import GenericRealistic
+from ehdnas.profilers.e2e_perf.generic.realistic import GenericRealistic
+from ehdnas.profilers.e2e_perf.generic.reference import GenericReference
+from ehdnas.profilers.e2e_perf.generic.slots import SLOT_TABLE_OF
 from ehdnas.profilers.e2e_perf.paradigm import Explorable, Paradigm
-from ehdnas.profilers.e2e_perf.pipeline import Pipeline
-from ehdnas.profilers.e2e_perf.pipeline_reference import PipelineReference
+from ehdnas.profilers.e2e_perf.pipeline.realistic import Pipeline
+from ehdnas.profilers.e2e_perf.pipeline.reference import PipelineReference
 from ehdnas.profilers.e2e_perf.simulation import Simulation
-from ehdnas.profilers.e2e_perf.slots import SLOT_TABLE_OF
-from ehdnas.profilers.e2e_perf.systolic import Systolic
+from ehdnas.profilers.e2e_perf.systolic.array import Systolic
 from ehdnas.profilers.e2e_perf.workload import Workload
 
 _PARADIGMS: dict[tuple[str, str], type[Paradigm]] = {

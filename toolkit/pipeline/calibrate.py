@@ -11,7 +11,7 @@ from ehdnas.pipeline.devices import find_device, set_options
 from ehdnas.pipeline.simulate import layer_table_of
 from ehdnas.profilers.base import find_profiler
 from ehdnas.profilers.e2e_perf.calibrate import calibrate, read_calibration
-from ehdnas.profilers.e2e_perf.generic_realistic import GenericRealistic
+from ehdnas.profilers.e2e_perf.generic.realistic import GenericRealistic
 from ehdnas.profilers.e2e_perf.profiler import E2EPerfProfiler
 from ehdnas.search.spaces.base import NetworkShape
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ehdnas.core.errors import DataError, MeasurementError, UsageError
 from ehdnas.core.layers import Layer, LayerTable
 from ehdnas.profilers.e2e_perf.calibrate import FREE_TERMS, calibrate, read_calibration
-from ehdnas.profilers.e2e_perf.generic_realistic import GenericRealistic
+from ehdnas.profilers.e2e_perf.generic.realistic import GenericRealistic
 
 DEVICE = GenericRealistic(
     clock_mhz=200, cpf=16, kpf=16, pixel_parallel=8, vector_lanes=64, buffer_kb=512, ddr_gbps=10

@@ -9,7 +9,9 @@ from pydantic import Field, field_validator
 
 from ehdnas.core.errors import MeasurementError
 from ehdnas.core.layers import Layer, LayerTable
-from ehdnas.profilers.e2e_perf.allocation import (
+from ehdnas.profilers.e2e_perf.boards import Board, find_board
+from ehdnas.profilers.e2e_perf.paradigm import Explorable, Figures, Paradigm
+from ehdnas.profilers.e2e_perf.pipeline.allocation import (
     Limits,
     Table,
     allocate,
@@ -18,21 +20,19 @@ from ehdnas.profilers.e2e_perf.allocation import (
     needs_of,
     options_of,
 )
-from ehdnas.profilers.e2e_perf.boards import Board, find_board
-from ehdnas.profilers.e2e_perf.fold import fastest
-from ehdnas.profilers.e2e_perf.paradigm import Explorable, Figures, Paradigm
+from ehdnas.profilers.e2e_perf.pipeline.fold import fastest
+from ehdnas.profilers.e2e_perf.pipeline.stages import (
+    WEIGHTED,
+    Options,
+    edge_bytes,
+    fill_share,
+)
 from ehdnas.profilers.e2e_perf.simulation import (
     Costs,
     Resources,
     Simulation,
     energy_45nm_mj,
     layer_costs,
-)
-from ehdnas.profilers.e2e_perf.stages import (
-    WEIGHTED,
-    Options,
-    edge_bytes,
-    fill_share,
 )
 from ehdnas.profilers.e2e_perf.workload import Workload, modelled, unnamed
 

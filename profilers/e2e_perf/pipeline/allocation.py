@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ehdnas.core.layers import Layer
-from ehdnas.profilers.e2e_perf.stages import (
+from ehdnas.profilers.e2e_perf.pipeline.stages import (
     DSP_OTHER,
     DSP_WEIGHTED,
     FREE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ehdnas.profilers.e2e_perf.design import Design
+from ehdnas.profilers.e2e_perf.generic.design import Design
 from ehdnas.profilers.e2e_perf.workload import Array, Columns
 
 # Layers that read each pixel of their input once.

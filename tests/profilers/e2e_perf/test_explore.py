@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from ehdnas.core.errors import MeasurementError, UsageError
 from ehdnas.core.layers import LayerTable
 from ehdnas.profilers.e2e_perf.boards import Board
-from ehdnas.profilers.e2e_perf.design import design_resources
-from ehdnas.profilers.e2e_perf.explore import BUFFERS_KB, CHANNELS, DEPTHWISE, PIXELS, WEIGHT_SHARES
-from ehdnas.profilers.e2e_perf.generic_realistic import GenericRealistic
+from ehdnas.profilers.e2e_perf.generic.design import design_resources
+from ehdnas.profilers.e2e_perf.generic.explore import BUFFERS_KB, CHANNELS, DEPTHWISE, PIXELS, WEIGHT_SHARES
+from ehdnas.profilers.e2e_perf.generic.realistic import GenericRealistic
 from ehdnas.profilers.e2e_perf.workload import Workload
 
 BASE = {"clock_mhz": 200, "cpf": 4, "kpf": 4, "vector_lanes": 16, "buffer_kb": 32}

@@ -12,8 +12,14 @@ from pydantic import Field
 from ehdnas.core.errors import MeasurementError
 from ehdnas.core.layers import LayerTable
 from ehdnas.profilers.e2e_perf.paradigm import Figures, Paradigm
+from ehdnas.profilers.e2e_perf.pipeline.reference_stages import (
+    BITS,
+    OPERATORS,
+    Stages,
+    stages_of,
+    weighted_operations,
+)
 from ehdnas.profilers.e2e_perf.simulation import Costs, Resources, Simulation, energy_45nm_mj, layer_costs
-from ehdnas.profilers.e2e_perf.stages_reference import BITS, OPERATORS, Stages, stages_of, weighted_operations
 from ehdnas.profilers.e2e_perf.workload import Array, Columns, Workload, modelled, require_modelled
 
 

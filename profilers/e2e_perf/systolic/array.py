@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ehdnas.core.errors import UsageError
-from ehdnas.profilers.e2e_perf.gemm import PRODUCTS, gemm
 from ehdnas.profilers.e2e_perf.paradigm import Sequential
 from ehdnas.profilers.e2e_perf.simulation import Costs
+from ehdnas.profilers.e2e_perf.systolic.gemm import PRODUCTS, gemm
 from ehdnas.profilers.e2e_perf.workload import Array, Columns, require_modelled
 
 Dataflow = Literal["os", "ws", "is"]

@@ -10,8 +10,8 @@ from ehdnas.core.errors import MeasurementError, UsageError
 from ehdnas.core.layers import Layer, LayerTable
 from ehdnas.profilers.base import find_profiler
 from ehdnas.profilers.devices import builtin_devices
+from ehdnas.profilers.e2e_perf.generic.slots import FIXED_CYCLES, SLOT_TABLE_OF, published_cycles, slot_cycles
 from ehdnas.profilers.e2e_perf.profiler import E2EPerfProfiler
-from ehdnas.profilers.e2e_perf.slots import FIXED_CYCLES, SLOT_TABLE_OF, published_cycles, slot_cycles
 from ehdnas.profilers.e2e_perf.workload import Columns
 
 CLOCK_HZ = 200e6

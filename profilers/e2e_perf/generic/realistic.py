@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 
 from ehdnas.core.errors import UsageError
 from ehdnas.core.layers import LayerTable
-from ehdnas.profilers.e2e_perf.array_costs import design_costs
 from ehdnas.profilers.e2e_perf.boards import Board, find_board
-from ehdnas.profilers.e2e_perf.design import Design, design_resources
-from ehdnas.profilers.e2e_perf.explore import Designs, best_design, designs_for, require_fit
+from ehdnas.profilers.e2e_perf.generic.costs import design_costs
+from ehdnas.profilers.e2e_perf.generic.design import Design, design_resources
+from ehdnas.profilers.e2e_perf.generic.explore import Designs, best_design, designs_for, require_fit
 from ehdnas.profilers.e2e_perf.paradigm import Explorable, Figures, Sequential
 from ehdnas.profilers.e2e_perf.simulation import Costs, Resources, Simulation
 from ehdnas.profilers.e2e_perf.workload import Columns, Workload, modelled

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from ehdnas.core.errors import MeasurementError, UsageError
 from ehdnas.core.layers import Layer, LayerTable
-from ehdnas.profilers.e2e_perf.gemm import gemm
-from ehdnas.profilers.e2e_perf.systolic import DATAFLOWS, Systolic, systolic_cycles
+from ehdnas.profilers.e2e_perf.systolic.array import DATAFLOWS, Systolic, systolic_cycles
+from ehdnas.profilers.e2e_perf.systolic.gemm import gemm
 from ehdnas.profilers.e2e_perf.workload import Columns, Workload
 
-_BENCH = Path(__file__).parents[2] / "bench" / "scale_sim.py"
+_BENCH = Path(__file__).parents[3] / "bench" / "scale_sim.py"
 _SPEC = importlib.util.spec_from_file_location("bench_scale_sim", _BENCH)
 scale_sim = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(scale_sim)

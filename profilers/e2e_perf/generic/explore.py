@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ehdnas.core.errors import MeasurementError
-from ehdnas.profilers.e2e_perf.array_costs import design_costs
 from ehdnas.profilers.e2e_perf.boards import Board
-from ehdnas.profilers.e2e_perf.design import Design, design_resources
+from ehdnas.profilers.e2e_perf.generic.costs import design_costs
+from ehdnas.profilers.e2e_perf.generic.design import Design, design_resources
 from ehdnas.profilers.e2e_perf.workload import Array, Columns
 
 # Every combination is tried: powers of two, as wide as the largest boards allow.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ehdnas.profilers.e2e_perf.design import Design
+from ehdnas.profilers.e2e_perf.generic.design import Design
+from ehdnas.profilers.e2e_perf.generic.tiling import dram_bytes
 from ehdnas.profilers.e2e_perf.simulation import Costs
-from ehdnas.profilers.e2e_perf.tiling import dram_bytes
 from ehdnas.profilers.e2e_perf.workload import Array, Columns, require_modelled
 
 WEIGHTED = ("conv", "conv_transpose", "linear", "matmul")

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from ehdnas.core.errors import MeasurementError, UsageError
 from ehdnas.core.layers import Layer, LayerTable
-from ehdnas.profilers.e2e_perf.allocation import controllers
 from ehdnas.profilers.e2e_perf.boards import Board, board_names, find_board
 from ehdnas.profilers.e2e_perf.packing import bram18
-from ehdnas.profilers.e2e_perf.pipeline import MOST_REPLICAS, Pipeline
-from ehdnas.profilers.e2e_perf.stages import edge_bytes, stage_options
+from ehdnas.profilers.e2e_perf.pipeline.allocation import controllers
+from ehdnas.profilers.e2e_perf.pipeline.realistic import MOST_REPLICAS, Pipeline
+from ehdnas.profilers.e2e_perf.pipeline.stages import edge_bytes, stage_options
 from ehdnas.profilers.e2e_perf.workload import Workload
 
 CONV = Layer("conv", "conv", 16, 32, 14, 14, (3, 3), (1, 1), (1, 1))

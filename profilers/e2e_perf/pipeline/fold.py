@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ehdnas.core.layers import Layer
-from ehdnas.profilers.e2e_perf.allocation import Limits, Needs, controllers, options_of
-from ehdnas.profilers.e2e_perf.stages import Options, edge_bytes, undominated
+from ehdnas.profilers.e2e_perf.pipeline.allocation import Limits, Needs, controllers, options_of
+from ehdnas.profilers.e2e_perf.pipeline.stages import Options, edge_bytes, undominated
 from ehdnas.profilers.e2e_perf.workload import Array, unnamed
 
 # Bottlenecks tried, and partial pipelines kept at each stage: enough to be exact on small networks.

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from ehdnas.core.errors import MeasurementError
 from ehdnas.core.layers import Layer, LayerTable
-from ehdnas.profilers.e2e_perf.array_costs import OPERATORS, design_costs
-from ehdnas.profilers.e2e_perf.design import Design, design_resources
-from ehdnas.profilers.e2e_perf.generic_realistic import GenericRealistic
-from ehdnas.profilers.e2e_perf.tiling import operand_bytes
+from ehdnas.profilers.e2e_perf.generic.costs import OPERATORS, design_costs
+from ehdnas.profilers.e2e_perf.generic.design import Design, design_resources
+from ehdnas.profilers.e2e_perf.generic.realistic import GenericRealistic
+from ehdnas.profilers.e2e_perf.generic.tiling import operand_bytes
 from ehdnas.profilers.e2e_perf.workload import Columns, Workload
 
 OPTIONS = {

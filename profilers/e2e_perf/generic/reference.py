@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ehdnas.profilers.e2e_perf.generic.slots import published_cycles
 from ehdnas.profilers.e2e_perf.paradigm import Sequential
 from ehdnas.profilers.e2e_perf.simulation import Costs
-from ehdnas.profilers.e2e_perf.slots import published_cycles
 from ehdnas.profilers.e2e_perf.workload import Array, Columns, require_modelled
 
 # On-chip buffer of a feature map, in elements: the published shapes change tiling between 32768 and 36992.

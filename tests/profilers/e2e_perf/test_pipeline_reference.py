@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from ehdnas.core.errors import MeasurementError
 from ehdnas.core.graph import layer_table
 from ehdnas.core.layers import Layer, LayerTable
-from ehdnas.profilers.e2e_perf.pipeline_reference import PipelineReference
-from ehdnas.profilers.e2e_perf.stages_reference import FIRST_OF_FACTOR, stages_of
+from ehdnas.profilers.e2e_perf.pipeline.reference import PipelineReference
+from ehdnas.profilers.e2e_perf.pipeline.reference_stages import FIRST_OF_FACTOR, stages_of
 from ehdnas.profilers.e2e_perf.workload import Columns, Workload
 from ehdnas.search.spaces.base import NetworkShape, find_space
 
@@ -57,7 +57,7 @@ def population(space_layers):
 @pytest.fixture(scope="module")
 def labels():
     """T and B of the published labels: the only known T and whole B with 200e6·B / (T + 1) = fps."""
-    default = Path(__file__).parents[3] / "shared" / "reference" / "e2e_perf"
+    default = Path(__file__).parents[4] / "shared" / "reference" / "e2e_perf"
     path = Path(os.environ.get("EHDNAS_REFERENCE", default)) / "published_labels_val.npz"
     if not path.is_file():
         pytest.skip(f"no published labels at {path}: set EHDNAS_REFERENCE")

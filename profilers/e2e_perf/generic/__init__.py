@@ -1,0 +1,1 @@
+"""The generic paradigm: one reusable array of multiply-accumulate units runs the layers in turn."""

@@ -1,0 +1,1 @@
+"""The systolic paradigm: matrix products on an array of cells that pass operands on."""
