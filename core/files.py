@@ -70,7 +70,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON ({error}); it may be damaged") from error
+        raise DataError(f"{path} is not valid JSON ({error})") from error
 
 
 def sha256(path: Path) -> str:

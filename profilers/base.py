@@ -98,12 +98,13 @@ def find_profiler(device: Device) -> Profiler:
         DeviceError: the device has no host yet, or nothing installed reaches its kind.
         UsageError: the device's options cannot be right.
     """
+    kinds = plugin_names(_GROUP)
     if device.kind == "ssh" and not device.host:
+        later = "" if device.kind in kinds else ", for when something is installed that reaches kind 'ssh'"
         raise DeviceError(
             f"device '{device.name}' has no host; "
-            f"set one with `ehdnas devices set {device.name} host=USER@ADDRESS`"
+            f"set one with `ehdnas devices set {device.name} host=USER@ADDRESS`{later}"
         )
-    kinds = plugin_names(_GROUP)
     if device.kind not in kinds:
         known = nearest(device.kind, kinds)
         raise DeviceError(f"device '{device.name}': nothing installed reaches kind '{device.kind}'{known}")

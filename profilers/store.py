@@ -194,7 +194,9 @@ def _plain(path: Path, error: sqlite3.Error) -> EhdnasError:
         return EhdnasError(f"measurement database {path} is held by another process; wait for it, or end it")
     if code == sqlite3.SQLITE_FULL:
         return EhdnasError(f"cannot write {path}: the disk is full; free some space")
-    return EhdnasError(f"measurement database {path}: {error}; check that the folder is there and writable")
+    return EhdnasError(
+        f"measurement database {path}: {error}; check that the folder is writable and the disk not full"
+    )
 
 
 def _refuse_network(path: Path) -> None:

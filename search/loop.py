@@ -159,6 +159,7 @@ def _stop_requests() -> Iterator[threading.Event]:
 
 def require_same(ours: dict[str, Any], theirs: dict[str, Any], where: str) -> None:
     """Raise UsageError, naming each setting that differs, unless both are equal."""
+    ours, theirs = _flat(ours), _flat(theirs)
     differing = [
         f"{key} (was {theirs.get(key)}, now {ours.get(key)})"
         for key in sorted(ours | theirs)
@@ -168,3 +169,10 @@ def require_same(ours: dict[str, Any], theirs: dict[str, Any], where: str) -> No
         raise UsageError(
             f"{where} was made with other settings: {', '.join(differing)}; start without --resume"
         )
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with groups of them spread out, so that the one that differs can be named."""
+    groups = {key: value for key, value in settings.items() if isinstance(value, dict)}
+    plain = {key: value for key, value in settings.items() if key not in groups}
+    return plain | {f"{key}.{name}": value for key, group in groups.items() for name, value in group.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,6 @@ from torch import Tensor
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.loop import step_seed
 from ehdnas.search.objective import Constraint
-from ehdnas.search.predictor.base import Predictor
 from ehdnas.search.spaces.base import Architecture, Space, Supernet
 
 _DRAWS = 500
@@ -48,22 +48,20 @@ def candidates(space: Space, logits: Tensor, constraint: Constraint | None, seed
 
 
 def fastest(
-    space: Space, predictor: Predictor, lower_is_better: bool, starts: list[Architecture]
+    space: Space, score: Callable[[list[Architecture]], Tensor], starts: list[Architecture]
 ) -> Architecture:
-    """Return the architecture of the best predicted metric, by descent over neighbours from each start."""
-    sign = 1.0 if lower_is_better else -1.0
+    """Return the architecture of the lowest score [n] of n, by descent over neighbours from each start."""
     best, best_score = starts[0], float("inf")
-    with torch.no_grad():
-        for start in starts:
-            current, score = start, sign * float(predictor.log_value(space.encode_all([start])))
-            while True:
-                around = list(space.neighbours(current))
-                scores = sign * predictor.log_value(space.encode_all(around))
-                if float(scores.min()) >= score:
-                    break
-                current, score = around[int(scores.argmin())], float(scores.min())
-            if score < best_score:
-                best, best_score = current, score
+    for start in starts:
+        current, value = start, float(score([start]))
+        while True:
+            around = list(space.neighbours(current))
+            scores = score(around)
+            if float(scores.min()) >= value:
+                break
+            current, value = around[int(scores.argmin())], float(scores.min())
+        if value < best_score:
+            best, best_score = current, value
     return best
 
 

@@ -31,7 +31,7 @@ class Settings(BaseModel):
     budget: str = Field("0.7x", description="'latency <= 20 ms', 'throughput >= 500 fps' or '0.7x'")
     confidence: float = Field(0.9, gt=0, lt=1, description="how sure the search must be of the budget")
     seed: int = Field(0, ge=0, lt=2**63, description="fixes splits, sampling, weights and augmentation")
-    samples: int | None = Field(None, ge=10, description="networks to measure when profiling")
+    samples: int | None = Field(None, ge=10, le=1_000_000, description="networks to measure when profiling")
     protocol: Literal["standard", "quick"] = Field("standard", description="how long each is measured")
     search_epochs: int | None = Field(None, ge=1, description="epochs of the search")
     train_epochs: int | None = Field(None, ge=1, description="epochs of the final training")

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ehdnas.core.errors import UsageError
+from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.files import read_json, write_json
 from ehdnas.settings import PROJECT_FILE
 
@@ -53,11 +53,30 @@ class Run:
 
     def read(self, stage: str) -> Any:
         """Return what a stage wrote, or the run's own settings for `run`."""
-        return read_json(self.stage_file(stage))
+        try:
+            return read_json(self.stage_file(stage))
+        except DataError as error:
+            raise DataError(f"{error}; start another run with `ehdnas search`") from error
 
     def write(self, stage: str, value: Any) -> None:
         """Write a stage's result, which marks it done."""
         write_json(self.stage_file(stage), value)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Hold the run while a stage changes it; the system lets go of it even when the process is killed.
+
+        Raises:
+            UsageError: another process is changing it.
+        """
+        with (self.folder / "lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"another ehdnas is working on run {self.name}; wait until it is done"
+                ) from error
+            yield
 
     def forget(self, *stages: str) -> None:
         """Mark stages as not done, because one before them is done again."""

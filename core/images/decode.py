@@ -71,7 +71,7 @@ def _opened(file: Path) -> Iterator[Image.Image]:
             f"{file} has over {MAX_PIXELS // 10**6} million pixels; shrink or remove it"
         ) from error
     except Exception as error:  # decoders of damaged files fail in every way there is
-        reason = str(error).replace(str(file), "the file") or type(error).__name__
+        reason = str(error).replace(repr(str(file)), "it").replace(str(file), "it") or type(error).__name__
         raise DataError(f"{file} does not decode ({reason}); replace or remove it") from error
 
 

@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -181,8 +182,9 @@ class Space(ABC):
         return int.from_bytes(hashlib.sha256(self.text(architecture).encode()).digest()[:4])
 
 
+@cache
 def find_space(name: str) -> Space:
-    """Return the space registered under a name.
+    """Return the space registered under a name, the same one each time: a space has no state.
 
     Raises:
         UsageError: no such space; the message lists those there are.

@@ -2,12 +2,14 @@
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -41,10 +43,27 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def profiled(tmp_path_factory):
+    """The workspace of a project of TINY settings default device profiled: made once, then copied."""
+    from ehdnas.cli import main
+
+    folder = tmp_path_factory.mktemp("profiled")
+    (folder / "ehdnas.toml").write_text(TINY)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["profile", "--device", "ehdnas-generic"]) == 0
+    finally:
+        os.chdir(before)
+    return folder / ".ehdnas"
+
+
 @pytest.fixture
-def tiny(project):
-    """A project whose settings make every stage take seconds."""
+def tiny(project, profiled):
+    """A project whose settings make every stage take seconds, its default device profiled."""
     (project / "ehdnas.toml").write_text(TINY)
+    shutil.copytree(profiled, project / ".ehdnas")
     return project
 
 

@@ -1,6 +1,7 @@
 """The main job through the command line, at a size that takes seconds, on real digits."""
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,22 @@ def test_a_budget_nothing_can_meet_exits_3_and_names_the_nearest(tiny, ehdnas):
     assert not (tiny / ".ehdnas" / "runs").exists()
 
 
+def test_a_tight_budget_is_looked_for_beyond_what_was_sampled(project, ehdnas):
+    """60 samples do not show the fastest networks; where labels are cheap, the search goes and finds them."""
+    (project / "ehdnas.toml").write_text("channels = 4\ncells = 3\nsamples = 60\nbatch_size = 64\n")
+    flags = ["--search-epochs", 1, "--budget", "latency <= 0.0047 ms", "--json"]
+    found = ehdnas("search", *flags)
+    assert found.code == 0, found.err
+    assert json.loads(found.out)["chosen"]["value"] <= 0.0047
+
+
+def test_profiling_stops_when_its_time_is_up(tiny, ehdnas):
+    flags = ["--device", "ehdnas-generic", "--samples", 1_000_000, "--minutes", 0.02]
+    result = ehdnas("profile", *flags)
+    assert result.code == 0
+    assert "time is up after" in result.err
+
+
 def test_resuming_with_other_settings_says_which_differ(tiny, ehdnas):
     assert ehdnas("search").code == 0
     result = ehdnas("search", "--resume", "--seed", 9)
@@ -92,12 +109,24 @@ def test_an_untrained_genotype_exports_and_says_so(tiny, ehdnas):
     assert manifest["parity"]["passed"]
 
 
-def test_search_runs_on_real_cifar10(project, ehdnas, cifar_dir):
+@pytest.fixture
+def some_cifar(cifar_dir, tmp_path):
+    """The first thousand training and five hundred test images, in the same layout."""
+    folder = tmp_path / "some-cifar"
+    folder.mkdir()
+    for name, count in (("data_batch_1", 1000), ("test_batch", 500)):
+        batch = pickle.loads((cifar_dir / name).read_bytes(), encoding="bytes")
+        some = {key: value[:count] if key in (b"data", b"labels") else value for key, value in batch.items()}
+        (folder / name).write_bytes(pickle.dumps(some, protocol=2))
+    return folder
+
+
+def test_search_runs_on_real_cifar10(project, ehdnas, some_cifar):
     result = ehdnas(
-        "search", "--data", f"cifar10:{cifar_dir}", "--channels", 4, "--cells", 3, "--samples", 60,
-        "--search-epochs", 1, "--batch-size", 512, "--json",
+        "search", "--data", f"cifar10:{some_cifar}", "--channels", 4, "--cells", 3, "--samples", 60,
+        "--search-epochs", 1, "--batch-size", 64, "--json",
     )  # fmt: skip
     assert result.code == 0, result.err
     assert json.loads(result.out)["shape"] == "c4x3-3x32x32-10-cifar"
-    trained = ehdnas("train", "--train-epochs", 1, "--batch-size", 512, "--json")
+    trained = ehdnas("train", "--train-epochs", 2, "--batch-size", 32, "--json")
     assert json.loads(trained.out)["test_accuracy"] > 0.1

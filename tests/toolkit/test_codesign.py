@@ -34,8 +34,8 @@ def test_a_generic_accelerator_is_designed_too(tiny, ehdnas):
     ("device", "says"),
     [("ehdnas-generic", "nothing to explore"), ("dpu-b4096", "a board"), ("local", "is real")],
 )
-def test_what_cannot_be_designed_is_said_before_anything_is_done(tiny, ehdnas, device, says):
+def test_what_cannot_be_designed_is_said_before_anything_is_done(project, ehdnas, device, says):
     result = ehdnas("search", "--device", device, "--codesign")
     assert result.code == 2
     assert says in result.err.strip().splitlines()[-1]
-    assert not (tiny / ".ehdnas").exists()
+    assert not (project / ".ehdnas").exists()

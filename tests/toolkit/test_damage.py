@@ -25,20 +25,9 @@ checkpoint_s = 3600
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_search_that_is_stopped_keeps_every_step_it_made(project, ehdnas, number):
-    (project / "ehdnas.toml").write_text(SELDOM)
-    assert ehdnas("profile", "--device", "ehdnas-generic").code == 0
-    # A step of the search is told from what comes before it by a hook on the progress it reports.
-    code = (
-        "import os, sys; from ehdnas.cli import main, output\n"
-        "show = output.Screen.progress\n"
-        "def stop(self, done, total, text):\n"
-        f"    if text.startswith('loss') and done == 9: os.kill(os.getpid(), {int(number)})\n"
-        "    show(self, done, total, text)\n"
-        "output.Screen.progress = stop\n"
-        "sys.exit(main(['search']))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+def test_a_search_that_is_stopped_keeps_every_step_it_made(tiny, ehdnas, number):
+    (tiny / "ehdnas.toml").write_text(SELDOM)
+    done = stopped(["search"], 9, number)
     assert done.returncode == 130, done.stderr
     assert "go on with --resume" in done.stderr.splitlines()[-1]
     run = find_workspace().latest()
@@ -48,6 +37,46 @@ def test_a_search_that_is_stopped_keeps_every_step_it_made(project, ehdnas, numb
     found = json.loads(resumed.out)
     unbroken = json.loads(ehdnas("search", "--json").out)
     assert (found["genotype"], found["history"]) == (unbroken["genotype"], unbroken["history"])
+
+
+def stopped(arguments, at, number=signal.SIGINT):
+    """Run a command in a process of its own that gets a signal once it reports `at` steps done."""
+    code = (
+        "import os, sys; from ehdnas.cli import main, output\n"
+        "show = output.Screen.progress\n"
+        "def stop(self, done, total, text):\n"
+        f"    if text.startswith('loss') and done == {at}: os.kill(os.getpid(), {int(number)})\n"
+        "    show(self, done, total, text)\n"
+        "output.Screen.progress = stop\n"
+        f"sys.exit(main({arguments!r}))"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+
+
+def test_a_training_goes_on_with_the_flags_it_was_started_with(tiny, ehdnas):
+    assert ehdnas("search").code == 0
+    flags = ["--train-epochs", "3", "--batch-size", "32"]
+    assert stopped(["train", *flags], 5).returncode == 130
+    resumed = ehdnas("train", "--resume", "--json")
+    assert "going on after step 5 of" in resumed.err
+    assert json.loads(resumed.out)["epochs"] == 3
+    unbroken = ehdnas("train", *flags, "--json")
+    assert json.loads(unbroken.out)["weights_sha256"] == json.loads(resumed.out)["weights_sha256"]
+    # Started anew with other flags and stopped: that training goes on, not the one before.
+    assert stopped(["train", "--train-epochs", "2"], 3).returncode == 130
+    other = ehdnas("train", "--resume", "--train-epochs", 4)
+    assert other.code == 2
+    assert "recipe.train_epochs (was 2, now 4); start without --resume" in other.err
+    assert json.loads(ehdnas("train", "--resume", "--json").out)["epochs"] == 2
+
+
+def test_a_run_in_use_is_left_alone(tiny, ehdnas):
+    assert ehdnas("search").code == 0
+    with find_workspace().latest().working():
+        refused = ehdnas("train")
+    assert refused.code == 2
+    assert "another ehdnas is working on run" in refused.err
+    assert ehdnas("train").code == 0
 
 
 def test_damaged_or_missing_weights_are_not_exported_and_are_made_again(tiny, ehdnas):
@@ -68,10 +97,9 @@ def test_damaged_or_missing_weights_are_not_exported_and_are_made_again(tiny, eh
     assert "nothing to resume" in ehdnas("train", "--resume").err
 
 
-def test_a_checkpoint_that_does_not_fit_is_one_line_and_leaves_the_old_one(project, ehdnas):
+def test_a_checkpoint_that_does_not_fit_is_one_line_and_leaves_the_old_one(tiny, ehdnas):
     """The limit on a file's size stands for the full disk: both are an OSError in the middle of a write."""
-    (project / "ehdnas.toml").write_text(SELDOM.replace("3600", "0"))
-    assert ehdnas("profile", "--device", "ehdnas-generic").code == 0
+    (tiny / "ehdnas.toml").write_text(SELDOM.replace("3600", "0"))
     code = (
         "import resource, sys; from ehdnas.cli import main\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
@@ -83,5 +111,5 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_leaves_the_old_one(proje
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert "File too large" in done.stderr.splitlines()[-1]
     run = find_workspace().latest()
-    assert [name for name in os.listdir(run.folder) if name != "run.json"] == []
+    assert [name for name in os.listdir(run.folder) if name not in ("run.json", "lock")] == []
     assert ehdnas("search", "--resume").code == 0

@@ -76,16 +76,11 @@ PLACES = [
     *[("search", count) for count in (1, 14, 30)],
     *[("train", count) for count in (1, 24, 60)],
 ]
-"""Stage, and after how many stored measurements or steps it is killed; the fast tests take one of them."""
+"""Stage, and after how many stored measurements or steps it is killed."""
 
 
-@pytest.mark.parametrize(
-    ("stage", "after"),
-    [
-        pytest.param(*place, marks=() if index == 4 else pytest.mark.slow)
-        for index, place in enumerate(PLACES)
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "after"), PLACES)
 def test_a_killed_stage_resumes_to_the_same_weights(project, ehdnas, killed, expected, stage, after):
     (project / "ehdnas.toml").write_text(LONGER)
     if stage != "profile":

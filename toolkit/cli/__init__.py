@@ -8,6 +8,7 @@ import sys
 from ehdnas.core.errors import EhdnasError
 
 INTERRUPTED = 130
+RESUMABLE = {"run", "profile", "search", "train"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,21 +24,23 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code = app(args=arguments, prog_name="ehdnas", standalone_mode=False)
         # typer turns Ctrl-C into this exit code before it can be seen here.
-        return _interrupted() if code == INTERRUPTED else code if isinstance(code, int) else 0
+        return _interrupted(arguments) if code == INTERRUPTED else code if isinstance(code, int) else 0
     except EhdnasError as error:
         return _fail(str(error), error.exit_code, debug)
     except UsageProblem as error:
         return _fail(error.format_message(), 2, debug)
     except (KeyboardInterrupt, EOFError):
-        return _interrupted()
+        return _interrupted(arguments)
     except BrokenPipeError:
         return 1
     except OSError as error:
-        return _fail(f"{error.strerror or error}: {error.filename or 'the system'}", 1, debug)
+        return _fail(f"{error.strerror or error}: {error.filename or 'the output'}", 1, debug)
 
 
-def _interrupted() -> int:
-    return _fail("interrupted; what was finished is kept: go on with --resume", INTERRUPTED, debug=False)
+def _interrupted(arguments: list[str]) -> int:
+    if RESUMABLE & set(arguments[:1]):
+        return _fail("interrupted; what was finished is kept: go on with --resume", INTERRUPTED, debug=False)
+    return _fail("interrupted; nothing was left half-written", INTERRUPTED, debug=False)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -100,7 +100,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train the network that was searched, from scratch."""
     found = o.find_run(run, _SEARCH_FIRST)
-    context = o.make_context(_given(locals()), found)
+    context = o.make_context(_given(locals()), found, "training" if resume else "run")
     from ehdnas.pipeline import train as stage
 
     result = stage.train(context, found, resume)

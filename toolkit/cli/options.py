@@ -37,13 +37,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write to.")]
 
 
-def make_context(flags: dict[str, Any], run: Run | None = None) -> Context:
-    """Return the context of a command: its flags over the run's settings over the files and defaults."""
+def make_context(flags: dict[str, Any], run: Run | None = None, of: str = "run") -> Context:
+    """Return the context of a command: its flags over the run's settings over the files and defaults.
+
+    Args:
+        of: `training` for the settings that the run's training was started with, where there are any.
+    """
     from ehdnas.settings import load_settings
     from ehdnas.workspace import find_workspace
 
     workspace = find_workspace()
-    base = None if run is None else (run.name, run.read("run")["settings"])
+    base = None if run is None else (run.name, run.read(of if run.has(of) else "run")["settings"])
     loaded = load_settings(flags, workspace.project, base)
     # Only now what loads torch: a setting that cannot be right is answered at once.
     from ehdnas.cli.output import Screen

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
+import torch
 
 from ehdnas.core.graph import layer_table
 from ehdnas.core.layers import Layer, LayerTable
@@ -14,11 +15,18 @@ from ehdnas.profilers.e2e_perf.workload import Workload
 from ehdnas.search.spaces.base import Architecture, NetworkShape, Part, Space
 
 
+@lru_cache(maxsize=8)
+def costed(space: Space, shape: NetworkShape) -> Costed:
+    """Return the layer tables of a space at one network shape, made once in a process."""
+    return Costed(space, shape)
+
+
 class Costed:
     """The layer tables of a space at one network shape; each part is traced once."""
 
     def __init__(self, space: Space, shape: NetworkShape) -> None:
-        self._parts = space.parts(shape)
+        with torch.device("meta"):  # layer tables read shapes alone: weights would only take memory
+            self._parts = space.parts(shape)
         self._traced: dict[tuple[int, tuple[int, int, int]], tuple[Layer, ...]] = {}
 
     def table(self, architecture: Architecture) -> LayerTable:

@@ -61,10 +61,11 @@ def export_run(context: Context, run: Run, targets: list[str], out: Path | None)
     problem = weights_problem(run)
     if problem is not None:
         raise DataError(f"{run.weights} is {problem}; run `ehdnas train --resume`")
-    run.forget("verify")
-    trained = load_trained(run.weights)
-    records = _export_all(context, trained, targets, out or run.folder / "export")
-    run.write("export", {"artifacts": records})
+    with run.working():
+        run.forget("verify")
+        trained = load_trained(run.weights)
+        records = _export_all(context, trained, targets, out or run.folder / "export")
+        run.write("export", {"artifacts": records})
     return records
 
 

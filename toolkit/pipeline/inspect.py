@@ -35,7 +35,7 @@ def measure_file(settings: Settings, reporter: Reporter, path: Path) -> Measurem
     if not isinstance(profiler, FileProfiler):
         raise UsageError(f"device '{device.name}' is simulated and takes no files; use `ehdnas simulate`")
     if not path.is_file():
-        raise DataError(f"no such file: {path}")
+        raise DataError(f"{path} is not a file" if path.exists() else f"no such file: {path}")
     reporter.say(f"measure: {path.name} on {device.name}, {settings.protocol} protocol")
     return profiler.measure(path, PROTOCOLS[settings.protocol])
 
@@ -49,14 +49,17 @@ def read_genotype(text: str) -> str:
     path = Path(text)
     if len(text) > 255 or not path.is_file():
         if re.fullmatch(r"[^()\n{}]*(/[^()\n{}]*|\.(json|txt|onnx|tflite))", text):
-            raise DataError(f"no such file: {text}")
+            raise DataError(f"{text} is not a file" if path.exists() else f"no such file: {text}")
         return text
     if path.stat().st_size > _MAX_GENOTYPE_BYTES:
         raise DataError(f"{path} is too large for a genotype ({path.stat().st_size:,} bytes)")
     try:
-        return path.read_text()
+        text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read a genotype from {path}: {error}") from error
+    if not text.strip():
+        raise DataError(f"{path} is empty; a genotype was expected")
+    return text
 
 
 def predict_genotype(context: Context, genotype: str) -> dict[str, Any]:

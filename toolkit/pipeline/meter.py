@@ -14,7 +14,7 @@ from ehdnas.core.device import Device
 from ehdnas.core.errors import MeasurementError, UsageError
 from ehdnas.core.measurement import Measurement
 from ehdnas.exporters.base import find_exporter
-from ehdnas.pipeline.costed import Costed
+from ehdnas.pipeline.costed import Costed, costed
 from ehdnas.profilers.base import FileProfiler, TableProfiler, find_profiler
 from ehdnas.profilers.protocol import QUICK, STANDARD, Protocol
 from ehdnas.profilers.store import Key, MeasurementStore
@@ -34,7 +34,6 @@ class Instrument:
         self.shape = shape
         self.protocol = protocol
         self.profiler = find_profiler(device)
-        self._costed = Costed(space, shape) if isinstance(self.profiler, TableProfiler) else None
 
     def take(self, architecture: Architecture) -> Measurement:
         """Return a measurement taken now: simulated from the layers, or timed as an exported file."""
@@ -66,8 +65,7 @@ class Instrument:
     @property
     def costed(self) -> Costed:
         """The space as layer tables; only for a simulated device."""
-        assert self._costed is not None
-        return self._costed
+        return costed(self.space, self.shape)
 
     def _export_and_measure(self, architecture: Architecture) -> Measurement:
         exporter = find_exporter(TARGETS[self.device.runtime])

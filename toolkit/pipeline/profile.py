@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 
 from ehdnas.core.budget import Budget
 from ehdnas.core.device import Device
-from ehdnas.core.errors import UsageError
+from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.text import duration
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.meter import PROTOCOLS, Instrument, Meter, conditions
@@ -65,30 +67,27 @@ def profile(context: Context, metric: str = "latency_ms", minutes: float | None 
         UsageError: the time was too short for the fewest samples a predictor needs.
     """
     meter = open_meter(context)
-    wanted = _wanted(context)
-    targets = sample_architectures(context, wanted)
     context.say_data()
     context.reporter.say(_plan(context, meter, minutes))
-    _measure_all(context, meter, targets, minutes)
+    _measure_all(context, meter, _wanted(context), minutes)
     return Profile(context.device.name, metric, fit(context, meter, metric), meter)
 
 
-def sample_architectures(context: Context, count: int) -> list[Architecture]:
-    """Return the reference network and `count - 1` random ones, each fixed by the seed and its number.
+def sample_architectures(context: Context) -> Iterator[Architecture]:
+    """Yield the reference network and then random ones without end, each fixed by the seed and its number.
 
     Every other one leans towards a few choices, as the networks do that a search under a budget arrives
     at: uniform samples alone leave those outside of what the predictor has seen.
     """
     space, seed = context.space, context.settings.seed
-    chosen = {space.reference: None}
-    number = 0
-    while len(chosen) < count:
-        if number % 2:
-            chosen[_leaning(space, step_seed(seed, "profile", number))] = None
-        else:
-            chosen[space.sample(np.random.default_rng(step_seed(seed, "profile", number)))] = None
-        number += 1
-    return list(chosen)
+    seen = {space.reference}
+    yield space.reference
+    for number in count():
+        at = step_seed(seed, "profile", number)
+        drawn = _leaning(space, at) if number % 2 else space.sample(np.random.default_rng(at))
+        if drawn not in seen:
+            seen.add(drawn)
+            yield drawn
 
 
 def _leaning(space: Space, seed: int) -> Architecture:
@@ -105,7 +104,11 @@ def ensure_predictor(context: Context, metric: str) -> Profile:
     path = predictor_path(context, metric)
     if path.is_file():
         predictor = EmbeddingPredictor(identity_of(context, metric))
-        predictor.restore(path)
+        try:
+            predictor.restore(path)
+        except DataError as error:
+            context.reporter.warn(f"{error}; fitting it again")
+            return Profile(context.device.name, metric, fit(context, meter, metric), meter)
         return Profile(context.device.name, metric, predictor, meter)
     if len(meter.measured()) >= _wanted(context):
         return Profile(context.device.name, metric, fit(context, meter, metric), meter)
@@ -162,21 +165,20 @@ def reference_value(context: Context, meter: Meter, budget: Budget) -> float:
     return meter.measure(context.space.reference).metric(budget.metric)
 
 
-def _measure_all(context: Context, meter: Meter, targets: list[Architecture], minutes: float | None) -> None:
+def _measure_all(context: Context, meter: Meter, wanted: int, minutes: float | None) -> None:
     known = {architecture for architecture, _ in meter.measured()}
-    missing = [architecture for architecture in targets if architecture not in known]
-    done, started = len(targets) - len(missing), time.monotonic()
-    for start in range(0, len(missing), _chunk(context)):
+    targets, taken = sample_architectures(context), []
+    done, started = 0, time.monotonic()
+    while done < wanted:
         if minutes is not None and time.monotonic() - started > 60 * minutes:
-            context.reporter.warn(f"profile: time is up after {done} of {len(targets)} networks")
+            context.reporter.warn(f"profile: time is up after {done} of {wanted} networks")
             break
-        chunk = missing[start : start + _chunk(context)]
-        meter.measure_many(chunk)
+        chunk = list(islice(targets, min(_chunk(context), wanted - done)))
+        missing = [architecture for architecture in chunk if architecture not in known]
+        meter.measure_many(missing)
+        taken += missing
         done += len(chunk)
-        context.reporter.progress(done, len(targets), "networks")
-    else:
-        context.reporter.progress(len(targets), len(targets), "networks")
-    taken = missing[: done - (len(targets) - len(missing))]
+        context.reporter.progress(done, wanted, "networks")
     unfit = set(taken) - {architecture for architecture, _ in meter.measured()}
     if unfit:
         context.reporter.warn(f"profile: {len(unfit)} of {done} networks do not fit {context.device.name}")

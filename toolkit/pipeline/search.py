@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ehdnas.core.budget import Budget, parse_budget
 from ehdnas.core.errors import BudgetError
@@ -44,12 +46,13 @@ def search(context: Context, resume: bool = False) -> Run:
     fallback = _require_feasible(context, profiled, budget)
     run = run or context.workspace.new_run(run_settings(context))
     _say_plan(context, budget)
-    result = _run_search(context, run, profiled, budget, resume)
-    record = _choose(context, profiled, budget, result, fallback)
-    run.write("search", {**record, "history": result.history, **_describe(context, budget)})
-    run.forget("train", "export", "verify")
-    if context.settings.codesign:
-        _write_accelerator(context, run, profiled.meter)
+    with run.working():
+        result = _run_search(context, run, profiled, budget, resume)
+        record = _choose(context, profiled, budget, result, fallback)
+        run.write("search", {**record, "history": result.history, **_describe(context, budget)})
+        run.forget("train", "export", "verify")
+        if context.settings.codesign:
+            _write_accelerator(context, run, profiled.meter)
     return run
 
 
@@ -83,7 +86,7 @@ def _require_feasible(context: Context, profiled: Profile, budget: Budget) -> Ar
     best = min(known, key=lambda one: sign * known[one])
     if not budget.meets(known[best]):
         starts = [best, *fastest_starts(space, context.settings.seed)]
-        found = fastest(space, profiled.predictor, budget.is_upper, starts)
+        found = fastest(space, _score(context, profiled, budget), starts)
         measurement = meter.measure_if_fits(found)
         if measurement is not None:
             known[found] = measurement.metric(budget.metric)
@@ -91,11 +94,27 @@ def _require_feasible(context: Context, profiled: Profile, budget: Budget) -> Ar
     if not budget.meets(known[best]):
         nearest = Budget.just_met_by(budget.metric, known[best])
         raise BudgetError(
-            f"no network of '{space.name}' at {context.shape} meets {budget} on {context.device.name}; the "
-            f"nearest found has {nearest} (genotype {space.text(best)}): ask for that, or use fewer "
-            "channels or cells"
+            f"found no network of '{space.name}' at {context.shape} that meets {budget} on "
+            f"{context.device.name}; the nearest found has {nearest} (genotype {space.text(best)}): ask for "
+            "that, or use fewer channels or cells"
         )
     return best
+
+
+def _score(context: Context, profiled: Profile, budget: Budget) -> Callable[[list[Architecture]], Tensor]:
+    """Return what gives networks' scores, the lower the better: simulated, or else predicted."""
+    sign, space, instrument = (1 if budget.is_upper else -1), context.space, profiled.meter.instrument
+
+    def predicted(networks: list[Architecture]) -> Tensor:
+        with torch.no_grad():
+            return sign * profiled.predictor.log_value(space.encode_all(networks))
+
+    def simulated(networks: list[Architecture]) -> Tensor:
+        taken = instrument.take_many(networks)
+        values = [float("inf") if one is None else sign * one.metric(budget.metric) for one in taken]
+        return torch.tensor(values, dtype=torch.float64)
+
+    return simulated if context.device.simulated else predicted
 
 
 def _say_plan(context: Context, budget: Budget) -> None:
@@ -156,7 +175,7 @@ def _choose(
     space, meter = context.space, profiled.meter
     constraint = Constraint(profiled.predictor, budget, context.settings.confidence)
     shortlist = candidates(space, result.logits, constraint, context.settings.seed)[:_SCORED]
-    scored = _score(context, result, shortlist)
+    scored = _judge(context, result, shortlist)
     measured: list[dict[str, Any]] = []
     chosen = None
     for one in scored[:_MEASURED]:
@@ -182,7 +201,7 @@ def _choose(
     }
 
 
-def _score(context: Context, result: SearchResult, shortlist: list[Candidate]) -> list[_Scored]:
+def _judge(context: Context, result: SearchResult, shortlist: list[Candidate]) -> list[_Scored]:
     _, held_out = context.dataset.halves(context.settings.seed)
     images = torch.from_numpy(held_out.images[:_SCORED_ON])
     labels = torch.from_numpy(held_out.labels[:_SCORED_ON])

@@ -11,7 +11,7 @@ from ehdnas.core.errors import UsageError
 from ehdnas.core.files import write_json, write_text
 from ehdnas.core.graph import layer_table, read_onnx_table
 from ehdnas.core.layers import LayerTable
-from ehdnas.pipeline.costed import Costed
+from ehdnas.pipeline.costed import costed
 from ehdnas.pipeline.devices import find_device
 from ehdnas.pipeline.inspect import read_genotype
 from ehdnas.pipeline.user_module import is_module_reference, load_module
@@ -98,7 +98,7 @@ def layer_table_of(model: str, shape: NetworkShape, image: tuple[int, int, int])
         return layer_table(load_module(model), image)
     space = find_space("darts")
     space.check_shape(shape)
-    return Costed(space, shape).table(space.parse(read_genotype(model)))
+    return costed(space, shape).table(space.parse(read_genotype(model)))
 
 
 def _is_genotype(model: str) -> bool:

@@ -46,7 +46,15 @@ def train(context: Context, run: Run, resume: bool = False) -> dict[str, Any]:
             f"run {run.name} was searched at {run.read('search')['shape']}, and the settings now give "
             f"{context.shape}; train with the settings of the search"
         )
+    with run.working():
+        return _train(context, run, architecture, resume)
+
+
+def _train(context: Context, run: Run, architecture: Architecture, resume: bool) -> dict[str, Any]:
     run.forget("train", "export", "verify")
+    if not resume:
+        run.checkpoint("train").unlink(missing_ok=True)
+        run.write("training", {"settings": context.settings.model_dump()})
     trainer = _trainer(context, run, architecture)
     _say_plan(context, trainer)
     if resume:
