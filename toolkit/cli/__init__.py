@@ -20,9 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
     # times the work. It only counts before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ehdnas.cli.app import UsageProblem, app
+    from ehdnas.cli.interrupt import heeded
 
     try:
-        code = app(args=arguments, prog_name="ehdnas", standalone_mode=False)
+        with heeded():
+            code = app(args=arguments, prog_name="ehdnas", standalone_mode=False)
         # typer turns Ctrl-C into this exit code before it can be seen here.
         return _interrupted(arguments) if code == INTERRUPTED else code if isinstance(code, int) else 0
     except EhdnasError as error:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ehdnas.cli.interrupt import check
 from ehdnas.core.text import duration
 
 JSON_VERSION = 1
@@ -28,6 +29,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Show a line."""
+        check()
         self.console.print(text, markup=False)
 
     def warn(self, text: str) -> None:
@@ -36,6 +38,7 @@ class Screen:
 
     def progress(self, done: int, total: int, text: str) -> None:
         """Show how far the stage is: a bar on a terminal, a line every few seconds elsewhere."""
+        check()
         if self.console.is_terminal:
             self._draw(done, total, text)
             return
