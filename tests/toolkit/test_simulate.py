@@ -129,6 +129,8 @@ def test_bad_input_is_one_line(network, ehdnas, arguments, code, says):
 def test_a_board_that_cannot_be_or_cannot_hold_it_is_one_line(project, ehdnas, dsp, bram, says):
     (project / "mine.toml").write_text(BOARD.format(dsp=dsp, bram=bram))
     added = ehdnas("devices", "add", "mine.toml")
+    # What cannot be is refused at once; what cannot hold this network, when it is asked to.
+    assert (added.code == 0) == says.startswith("DSP")
     result = ehdnas("simulate", "DARTS_V2", "--device", "mine") if added.code == 0 else added
     assert result.code != 0
     assert says in result.err.strip().splitlines()[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import tomli_w
 from platformdirs import user_config_path
 
 from ehdnas.core.device import Device, parse_device, read_device
-from ehdnas.core.errors import UsageError
+from ehdnas.core.errors import DeviceError, UsageError
 from ehdnas.core.files import write_text
 from ehdnas.core.plugins import plugin_names
 from ehdnas.core.text import nearest
@@ -61,6 +62,7 @@ def add_device(source: Path) -> Device:
         raise UsageError(
             f"device '{device.name}' exists; change it with `ehdnas devices set`, or rename yours"
         )
+    _require_usable(device)
     write_text(user_devices() / f"{device.name}.toml", source.read_text())
     return device
 
@@ -84,6 +86,7 @@ def set_device(name: str, assignments: list[str]) -> Device:
     base = device_files()[name][0]
     described = {"name": name} if base == path else {"name": name, **_table(base)}
     device = parse_device({**described, **table}, f"device '{name}'")
+    _require_usable(device)
     write_text(path, tomli_w.dumps(table))
     return device
 
@@ -116,6 +119,15 @@ def remove_device(name: str) -> bool:
         )
     path.unlink()
     return name in device_files()
+
+
+def _require_usable(device: Device) -> None:
+    """Raise UsageError where the device's options cannot be right; a missing host may come later."""
+    if is_reachable(device):
+        from ehdnas.profilers.base import find_profiler
+
+        with suppress(DeviceError):
+            find_profiler(device)
 
 
 def is_reachable(device: Device) -> bool:
