@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ FREE_TERMS = {
     "compute_efficiency": (0.02, 1.0, 0.8),
 }
 # Where one kind of layer binds, a term may have no slope: the efficiencies start from each of these as well.
-_STARTS = (0.15, 0.3, 0.6, 0.9)
+_STARTS = (0.1, 0.2, 0.4, 0.8)
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,8 @@ def _interchangeable(jacobian: Array) -> NDArray[np.bool_]:
 
 
 def _first_guesses(free: Sequence[str], start: Array) -> list[Array]:
-    """Return where to search from: the start, and others for the efficiencies."""
-    efficiency = np.array([term.endswith("_efficiency") for term in free])
-    if not efficiency.any():
-        return [start]
-    return [start, *(np.where(efficiency, value, start) for value in _STARTS)]
+    """Return where to search from: the start, and others for the efficiencies, each with each."""
+    choices = [
+        _STARTS if term.endswith("_efficiency") else (value,) for term, value in zip(free, start, strict=True)
+    ]
+    return [start, *(np.array(guess) for guess in product(*choices))]

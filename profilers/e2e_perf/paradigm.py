@@ -44,7 +44,7 @@ class Paradigm(BaseModel, ABC):
     paradigm: ClassVar[str]
     mode: ClassVar[str]
 
-    clock_mhz: float = Field(gt=0, allow_inf_nan=False)
+    clock_mhz: float = Field(gt=0, le=100_000, allow_inf_nan=False)
 
     @abstractmethod
     def figures(self, workload: Workload) -> Figures:

@@ -18,6 +18,9 @@ from ehdnas.profilers.e2e_perf.paradigm import Explorable, Figures, Sequential
 from ehdnas.profilers.e2e_perf.simulation import Costs, Resources, Simulation
 from ehdnas.profilers.e2e_perf.workload import Columns, Workload, modelled
 
+# Far beyond any accelerator: what lies further is a slip of the pen.
+MOST_LANES = 1 << 16
+
 
 class GenericRealistic(Sequential, Explorable):
     """An array of `pixel_parallel` output rows x `cpf` input x `kpf` output channels, with a shared buffer.
@@ -47,14 +50,14 @@ class GenericRealistic(Sequential, Explorable):
     mode: ClassVar[str] = "realistic"
     free_options: ClassVar[dict[str, Any]] = {"explore": True}
 
-    cpf: int = Field(gt=0)
-    kpf: int = Field(gt=0)
-    pixel_parallel: int = Field(default=1, gt=0)
-    vector_lanes: int = Field(gt=0)
-    depthwise_macs_per_cycle: int = Field(default=0, ge=0)
+    cpf: int = Field(gt=0, le=MOST_LANES)
+    kpf: int = Field(gt=0, le=MOST_LANES)
+    pixel_parallel: int = Field(default=1, gt=0, le=MOST_LANES)
+    vector_lanes: int = Field(gt=0, le=MOST_LANES)
+    depthwise_macs_per_cycle: int = Field(default=0, ge=0, le=MOST_LANES)
     fold_kernel: bool = False
     bits: Literal[4, 8, 16] = 8
-    buffer_kb: float = Field(gt=0, allow_inf_nan=False)
+    buffer_kb: float = Field(gt=0, le=1 << 20, allow_inf_nan=False)
     weight_share: float = Field(default=0.5, gt=0, lt=1)
     double_buffered: bool = True
     maps_on_chip_kb: float = Field(default=0, ge=0, allow_inf_nan=False)
@@ -81,7 +84,7 @@ class GenericRealistic(Sequential, Explorable):
     @model_validator(mode="after")
     def _fits_its_board(self) -> GenericRealistic:
         if self.explore and self.board is None:
-            raise ValueError("to explore takes a board")
+            raise UsageError("option 'explore': to explore takes a board")
         if self.board is not None and not self.explore:
             require_fit(self.design, self.board, self.utilisation)
         return self

@@ -62,7 +62,7 @@ class PipelineReference(Paradigm):
     paradigm: ClassVar[str] = "pipeline"
     mode: ClassVar[str] = "reference"
 
-    clock_mhz: float = Field(default=200, gt=0, allow_inf_nan=False)
+    clock_mhz: float = Field(default=200, gt=0, le=100_000, allow_inf_nan=False)
     dsp: int = Field(default=5520, gt=0)
     bram18: int = Field(default=4320, gt=0)
     utilisation: float = Field(default=0.95, gt=0, le=1)

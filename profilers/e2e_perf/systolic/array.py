@@ -92,10 +92,10 @@ class Systolic(Sequential):
     paradigm: ClassVar[str] = "systolic"
     mode: ClassVar[str] = "reference"
 
-    rows: int = Field(gt=0)
-    cols: int = Field(gt=0)
+    rows: int = Field(gt=0, le=1 << 16)
+    cols: int = Field(gt=0, le=1 << 16)
     dataflow: Dataflow
-    vector_lanes: int = Field(gt=0)
+    vector_lanes: int = Field(gt=0, le=1 << 16)
     partial_windows: bool = True
     bytes_per_cycle: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     input_sram_bytes: int | None = Field(default=None, gt=0)

@@ -8,12 +8,14 @@ from accelerators import BOARDS, networks
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ehdnas.core.device import Device
 from ehdnas.core.errors import MeasurementError, UsageError
 from ehdnas.core.layers import LayerTable
 from ehdnas.profilers.e2e_perf.boards import Board
 from ehdnas.profilers.e2e_perf.generic.design import design_resources
 from ehdnas.profilers.e2e_perf.generic.explore import BUFFERS_KB, CHANNELS, DEPTHWISE, PIXELS, WEIGHT_SHARES
 from ehdnas.profilers.e2e_perf.generic.realistic import GenericRealistic
+from ehdnas.profilers.e2e_perf.profiler import E2EPerfProfiler
 from ehdnas.profilers.e2e_perf.workload import Workload
 
 BASE = {"clock_mhz": 200, "cpf": 4, "kpf": 4, "vector_lanes": 16, "buffer_kb": 32}
@@ -98,6 +100,16 @@ def test_a_design_that_does_not_fit_its_board_says_what_is_short():
     board = Board(dsp=100, bram18=1000, lut=200_000, ddr_gbps=4)
     with pytest.raises(MeasurementError, match="DSP slices needed, 95 usable, 417 short"):
         GenericRealistic(**{**BASE, "cpf": 16, "kpf": 64, "board": board})
+
+
+@pytest.mark.parametrize("name", ["cpf", "kpf", "vector_lanes", "buffer_kb", "clock_mhz"])
+def test_absurd_sizes_are_refused_by_key(name):
+    device = Device(
+        name="mine", kind="e2e_perf", title="Mine",
+        options={"paradigm": "generic", "mode": "realistic", **BASE, "ddr_gbps": 4, name: 1_000_000_000},
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=f"option '{name}': Input should be less than or equal to"):
+        E2EPerfProfiler(device)
 
 
 def test_without_a_board_there_is_nothing_to_explore():
