@@ -28,7 +28,7 @@ FREE_TERMS = {
     "compute_efficiency": (0.02, 1.0, 0.8),
 }
 # Where one kind of layer binds, a term may have no slope: the efficiencies start from each of these as well.
-_STARTS = (0.1, 0.2, 0.4, 0.8)
+_STARTS = (0.1, 0.2, 0.4, 0.6, 0.9)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def calibrate(
         return relative
 
     fits = [
-        least_squares(residuals, first / start, bounds=(low / start, high / start), xtol=1e-12)
+        least_squares(residuals, first / start, bounds=(low / start, high / start), xtol=1e-12, x_scale="jac")
         for first in _first_guesses(free, start)
     ]
     best = min(fits, key=lambda fit: float(fit.cost))

@@ -78,6 +78,10 @@ class GenericRealistic(Sequential, Explorable):
         board = options.get("board")
         if isinstance(board, str | dict):
             board = find_board(board, "option 'board'")
+        elif board is not None and not isinstance(board, Board):
+            raise UsageError(
+                f"option 'board': give a board's name or a table of its resources, not {board!r}"
+            )
         known = {} if board is None else {"ddr_gbps": board.ddr_gbps}
         return {**known, **options, "board": board}
 
@@ -85,6 +89,10 @@ class GenericRealistic(Sequential, Explorable):
     def _fits_its_board(self) -> GenericRealistic:
         if self.explore and self.board is None:
             raise UsageError("option 'explore': to explore takes a board")
+        if self.board is not None and self.ddr_gbps > self.board.ddr_gbps:
+            raise UsageError(
+                f"option 'ddr_gbps': {self.ddr_gbps:g}, but the board has {self.board.ddr_gbps:g}"
+            )
         if self.board is not None and not self.explore:
             require_fit(self.design, self.board, self.utilisation)
         return self

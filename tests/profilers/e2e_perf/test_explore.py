@@ -96,6 +96,13 @@ def test_bandwidth_comes_from_the_board_unless_given():
     assert GenericRealistic(**BASE, board=board, ddr_gbps=4.0).ddr_gbps == 4.0
 
 
+def test_a_board_is_a_name_or_a_table_and_sets_the_bandwidth_there_is():
+    with pytest.raises(UsageError, match="option 'board': give a board's name or a table"):
+        GenericRealistic(**BASE, board=3)
+    with pytest.raises(UsageError, match="option 'ddr_gbps': 50, but the board has 4"):
+        GenericRealistic(**BASE, ddr_gbps=50, board=Board(dsp=100, bram18=1000, lut=200_000, ddr_gbps=4))
+
+
 def test_a_design_that_does_not_fit_its_board_says_what_is_short():
     board = Board(dsp=100, bram18=1000, lut=200_000, ddr_gbps=4)
     with pytest.raises(MeasurementError, match="DSP slices needed, 95 usable, 417 short"):
