@@ -1,7 +1,5 @@
 """Exploring a generic accelerator: what it uses, that it never loses, and that a better board never does."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from accelerators import BOARDS, networks
@@ -123,4 +121,3 @@ def test_without_a_board_there_is_nothing_to_explore():
     alone = GenericRealistic(**BASE, ddr_gbps=4)
     with pytest.raises(UsageError, match="give it a `board`"):
         alone.explored(LayerTable(()))
-    assert replace(alone.design, cpf=8).cpf == 8

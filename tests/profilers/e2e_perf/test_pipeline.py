@@ -104,9 +104,9 @@ def test_a_population_gives_what_each_network_gives_alone(tables, board, explore
             assert together.latency_s[at] == pytest.approx(alone.latency_s)
 
 
-@given(networks(), st.sampled_from([(True, False), (False, True)]))
+@given(networks())
 @settings(max_examples=50, deadline=None)
-def test_no_layer_is_faster_than_its_multipliers(table, _):
+def test_no_layer_is_faster_than_its_multipliers(table):
     found = pipeline("u250").explored(table)
     for row, layer in zip(found.layers, table.layers, strict=True):
         if layer.macs:
