@@ -52,9 +52,9 @@ def space_layers():
     tables = {}
 
     def layers(part):
-        key = (id(part.module), part.image)
+        key = (id(part.module), part.inputs[0])
         if key not in tables:
-            tables[key] = layer_table(part.module, part.image).layers
+            tables[key] = layer_table(part.module, part.inputs[0]).layers
         return part.name, tables[key]
 
     chosen = {key: [layers(part) for part in group] for key, group in parts.chosen.items()}

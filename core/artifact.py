@@ -12,7 +12,10 @@ from ehdnas.core.files import read_json, write_json
 
 
 class TensorSpec(BaseModel):
-    """An input or output of an exported file; `layout` names the axes, for example `NHWC`."""
+    """An input or output of an exported file.
+
+    `layout` names the axes, for example `NHWC`. A quantised tensor holds `round(x / scale) + zero_point`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -20,37 +23,72 @@ class TensorSpec(BaseModel):
     shape: list[int]
     dtype: str
     layout: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+class Tolerance(BaseModel):
+    """How far a file may differ from its network; what is None is reported and not judged.
+
+    `max_difference` is of the outputs, in units of the largest output (and of 1 where all are smaller).
+    `noise` is the root mean square of the differences over that of the outputs, each image's mean taken
+    off. `accuracy_drop` is a share, judged where labels are known, a few images allowed for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_difference: float | None = None
+    noise: float | None = None
+    accuracy_drop: float | None = None
 
 
 class Parity(BaseModel):
-    """How the file in its own interpreter compares with the torch network, on real images."""
+    """How the file in its own interpreter compares with the torch network, on real images.
+
+    `accuracy_before` is the network's and `accuracy_after` the file's, on `accuracy_images` labelled
+    images; None without labels. `failures` says which bounds are broken, in words; empty on a pass.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: int
+    interpreter: str
     max_difference: float
     mean_difference: float
-    top1_agreement: float
-    threshold: float
+    largest_output: float
+    noise: float
+    top1_agreement: float | None
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+    accuracy_images: int = 0
+    tolerance: Tolerance
     passed: bool
+    failures: list[str] = Field(default_factory=list)
+    fault: str | None = None
 
 
 class Manifest(BaseModel):
-    """What an exported file is. Written beside it as `<file>.json`."""
+    """What an exported file is. Written beside it as `<file>.json`.
+
+    `metadata` is what the caller said of the network; the file itself carries it too. `details` is what
+    the target adds: how it was quantised, what a compiler or a static check said.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: int = 1
+    schema_version: int = 2
     file: str
     target: str
     precision: str
     size_bytes: int
     sha256: str
+    parameters_sha256: str
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
     versions: dict[str, str]
     parity: Parity | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
+    details: dict[str, Any] = Field(default_factory=dict)
 
 
 class Artifact(BaseModel):

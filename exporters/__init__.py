@@ -3,7 +3,20 @@
 Nothing here imports torch, TensorFlow or ONNX until a network is exported.
 """
 
+from ehdnas.core.export_options import ExportOptions
 from ehdnas.exporters.base import Exporter, find_exporter
-from ehdnas.exporters.parity import check_parity, require_parity, run_artifact
+from ehdnas.exporters.deliver import Delivery, deliver, export_network
+from ehdnas.exporters.parity import Reference, check_parity, require_parity, run_artifact
 
-__all__ = ["Exporter", "check_parity", "find_exporter", "require_parity", "run_artifact"]
+__all__ = [
+    "Delivery",
+    "ExportOptions",
+    "Exporter",
+    "Reference",
+    "check_parity",
+    "deliver",
+    "export_network",
+    "find_exporter",
+    "require_parity",
+    "run_artifact",
+]

@@ -13,9 +13,10 @@ import numpy as np
 
 from ehdnas.core.errors import UnsupportedOperatorError
 from ehdnas.core.graph import Graph, Node, Value
+from ehdnas.exporters.quantise.scheme import Ranges
 from ehdnas.exporters.windows import Axis, axes
 
-_UNARY = frozenset({"relu", "relu6", "hardswish", "hardsigmoid", "sigmoid"})
+_UNARY = frozenset({"relu", "relu6", "leaky_relu", "hardswish", "hardsigmoid", "sigmoid", "tanh"})
 
 
 def nhwc(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -24,24 +25,36 @@ def nhwc(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Twin:
-    """Emits a graph as TensorFlow operators; `tf` is the TensorFlow module."""
+    """Emits a graph as TensorFlow operators; `tf` is the TensorFlow module.
 
-    def __init__(self, tf: Any, graph: Graph) -> None:
+    With `ranges` every value that has one is marked with it (a fake-quant operator), which is how the
+    converter is told the scales of an int8 file.
+    """
+
+    def __init__(self, tf: Any, graph: Graph, ranges: Ranges | None = None) -> None:
         self.tf = tf
         self.graph = graph
+        self.ranges = ranges
         # Values flattened from more than one pixel: their elements are in NHWC order. Their (C, H, W).
         self.flattened: dict[str, tuple[int, ...]] = {}
 
-    def __call__(self, image: Any) -> dict[str, Any]:
-        """Return the logits of an NHWC image, under the name of the output."""
-        values = {self.graph.input.name: image}
+    def __call__(self, *images: Any) -> Any:
+        """Return the output for NHWC images, one for each input of the graph."""
+        values = {v.name: self.mark(image, v) for v, image in zip(self.graph.inputs, images, strict=True)}
         for node in self.graph.nodes:
             self._track_order(node)
             inputs = [values[value.name] for value in node.inputs]
-            values[node.output.name] = _EMITTERS[node.op](self, node, *inputs)
+            values[node.output.name] = self.mark(_EMITTERS[node.op](self, node, *inputs), node.output)
         if self.graph.output.name in self.flattened:
             raise _refusal(self.graph.nodes[-1], "of an image, as the network's output,")
-        return {"logits": values[self.graph.output.name]}
+        return values[self.graph.output.name]
+
+    def mark(self, made: Any, value: Value) -> Any:
+        """Return what was made of a value, marked with its range where it has one."""
+        found = None if self.ranges is None else self.ranges.get(value.name)
+        if found is None:
+            return made
+        return self.tf.quantization.fake_quant_with_min_max_args(made, found.low, found.high)
 
     def _track_order(self, node: Node) -> None:
         source = node.inputs[0]
@@ -89,14 +102,16 @@ def _conv(twin: Twin, node: Node, image: Any) -> Any:
         # (C x M, 1, kh, kw) -> (kh, kw, C, M). The raw operator also takes stride and dilation together.
         kernel = weight.reshape(channels, -1, *weight.shape[2:]).transpose(2, 3, 0, 1)
         made = tf.raw_ops.DepthwiseConv2dNative(input=image, filter=kernel, **window)
-    elif groups == 1:
-        made = tf.raw_ops.Conv2D(input=image, filter=weight.transpose(2, 3, 1, 0), **window)
-    else:
-        # A grouped CONV_2D is of a version that not every interpreter and compiler takes.
-        kernels = np.split(weight.transpose(2, 3, 1, 0), groups, axis=-1)
-        parts = zip(tf.split(image, groups, axis=-1), kernels, strict=True)
-        made = tf.concat([tf.raw_ops.Conv2D(input=part, filter=k, **window) for part, k in parts], axis=-1)
-    return tf.nn.bias_add(made, node.params["bias"])
+        return tf.nn.bias_add(made, node.params["bias"])
+    # A grouped CONV_2D is of a version that not every interpreter and compiler takes: each group is its own.
+    kernels = np.split(weight.transpose(2, 3, 1, 0), groups, axis=-1)
+    biases = np.split(node.params["bias"], groups)
+    images = [image] if groups == 1 else tf.split(image, groups, axis=-1)
+    parts = [
+        tf.nn.bias_add(tf.raw_ops.Conv2D(input=part, filter=kernel, **window), bias)
+        for part, kernel, bias in zip(images, kernels, biases, strict=True)
+    ]
+    return parts[0] if groups == 1 else tf.concat([twin.mark(one, node.output) for one in parts], axis=-1)
 
 
 def _linear(twin: Twin, node: Node, vector: Any) -> Any:
@@ -121,10 +136,21 @@ def _max_pool(twin: Twin, node: Node, image: Any) -> Any:
         return pool(image, kernel, stride, "SAME")
     if high.padding == wide.padding == 0:
         return pool(image, kernel, stride, "VALID")
-    if high.is_centred and wide.is_centred:
-        # Padding would have to be with minus infinity; SAME needs none, and the second pool only picks.
-        return pool(pool(image, kernel, 1, "SAME"), 1, stride, "VALID")
-    raise _refusal(node, f"with kernel {kernel}, stride {stride} and padding {node.attrs['padding']}")
+    # Padding would have to be with minus infinity. A window that reaches over the edge holds the edge too,
+    # so that the edge once more changes no maximum.
+    return pool(_with_edges(twin, image, high, wide), kernel, stride, "VALID")
+
+
+def _with_edges(twin: Twin, image: Any, high: Axis, wide: Axis) -> Any:
+    """Return the image with its outermost rows and columns repeated where windows reach beyond them."""
+    tf = twin.tf
+    first, last = image[:, :1], image[:, -1:]
+    if high.padding or high.end:
+        image = tf.concat([*[first] * high.padding, image, *[last] * high.end], 1)
+    first, last = image[:, :, :1], image[:, :, -1:]
+    if wide.padding or wide.end:
+        image = tf.concat([*[first] * wide.padding, image, *[last] * wide.end], 2)
+    return image
 
 
 def _avg_pool(twin: Twin, node: Node, image: Any) -> Any:
@@ -137,12 +163,26 @@ def _avg_pool(twin: Twin, node: Node, image: Any) -> Any:
     excluded = not node.attrs["count_include_pad"]
     if excluded and high.is_same and wide.is_same:
         return pool(image, kernel, stride, "SAME")
+    if excluded and twin.ranges is not None and high.is_centred and wide.is_centred:
+        # In int8 the mask below would have a scale of its own; here nothing is rescaled.
+        return _depthwise(twin, twin.mark(pool(image, kernel, 1, "SAME"), node.output), (1, 1), stride, 1.0)
+    # A convolution pads as it reads; a pool would have the image copied into a larger one first.
     pads = [[0, 0], [high.padding, high.end], [wide.padding, wide.end], [0, 0]]
-    mean = pool(twin.tf.pad(image, pads), kernel, stride, "VALID")
+    mean = _depthwise(twin, twin.tf.pad(image, pads), kernel, stride, 1 / (kernel[0] * kernel[1]))
     if not excluded:
         return mean
     inside = high.inside[:, None] * wide.inside[None, :]
     return mean * (kernel[0] * kernel[1] / inside)[None, :, :, None].astype(np.float32)
+
+
+def _depthwise(
+    twin: Twin, image: Any, kernel: tuple[int, int], stride: tuple[int, int], weight: float
+) -> Any:
+    """Return the depthwise convolution, without padding, whose weights are all one number."""
+    weights = np.full((*kernel, image.shape[-1], 1), weight, np.float32)
+    return twin.tf.raw_ops.DepthwiseConv2dNative(
+        input=image, filter=weights, strides=[1, *stride, 1], padding="VALID"
+    )
 
 
 def _slice(twin: Twin, node: Node, image: Any) -> Any:
@@ -172,7 +212,10 @@ _EMITTERS: dict[str, Callable[..., Any]] = {
     "relu6": lambda twin, node, x: twin.tf.nn.relu6(x),
     "hardswish": _hardswish,
     "hardsigmoid": _hardsigmoid,
+    "leaky_relu": lambda twin, node, x: twin.tf.nn.leaky_relu(x, node.attrs["slope"]),
     "sigmoid": lambda twin, node, x: twin.tf.sigmoid(x),
+    "tanh": lambda twin, node, x: twin.tf.tanh(x),
+    "softmax": lambda twin, node, x: twin.tf.nn.softmax(x),
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
     "global_pool": lambda twin, node, x: twin.tf.reduce_mean(x, [1, 2], keepdims=True),

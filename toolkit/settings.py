@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ehdnas.core.budget import parse_budget
 from ehdnas.core.errors import UsageError
+from ehdnas.core.export_options import ExportOptions, Method
 from ehdnas.core.text import nearest
 
 PROJECT_FILE = "ehdnas.toml"
@@ -39,13 +40,35 @@ class Settings(BaseModel):
     learning_rate: float | None = Field(None, gt=0, description="learning rate of the weights")
     checkpoint_s: float = Field(30.0, ge=0, description="seconds between checkpoints")
     codesign: bool = Field(False, description="design the simulated accelerator anew for every network")
+    exclude: str = Field("", description="choices the search leaves out, comma-separated, or 'unmapped'")
     targets: str = Field("tflite,onnx", description="formats that `run` exports, comma-separated")
+    int8_io: Literal["int8", "uint8"] = Field("int8", description="input and output of int8 files")
+    calibration: Literal["auto", Method] = Field("auto", description="how int8 ranges are chosen")
+    calibration_images: int | None = Field(None, ge=2, description="training images int8 is calibrated on")
+    finetune_steps: int = Field(0, ge=0, description="steps of quantisation-aware fine-tuning")
+    dilated: Literal["expand", "keep"] = Field("expand", description="dilated kernels for the Edge TPU")
+    compiler: str = Field("auto", description="vendor's compiler: auto, path, docker:IMAGE, ssh:USER@HOST")
+    segments: int = Field(1, ge=1, le=64, description="pieces the Edge TPU compiler cuts the network into")
 
     @field_validator("budget")
     @classmethod
     def _is_budget(cls, text: str) -> str:
         parse_budget(text)
         return text
+
+
+EXPORT_SETTINGS = frozenset(ExportOptions.model_fields) & frozenset(Settings.model_fields) - {"seed"}
+"""Settings of an export alone: a run does not keep them, since another export may well want others."""
+
+
+def kept_by_runs(settings: Settings) -> dict[str, Any]:
+    """Return the settings that a run is made with and goes on with, as JSON-able data."""
+    return settings.model_dump(exclude=set(EXPORT_SETTINGS))
+
+
+def export_options(settings: Settings) -> ExportOptions:
+    """Return how the settings want files exported."""
+    return ExportOptions(seed=settings.seed, **settings.model_dump(include=set(EXPORT_SETTINGS)))
 
 
 @dataclass(frozen=True)

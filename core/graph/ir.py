@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+
+Shape = tuple[int, int, int]
+"""One image: (channels, height, width)."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,9 @@ class Node:
     | `conv` | stride, padding, dilation (height, width), groups | weight (O, I / groups, kh, kw), bias (O) |
     | `linear` | | weight (O, I), bias (O) |
     | `affine` (`x * scale + shift` per channel) | norm: whether it was a batch norm | scale, shift (C) |
-    | `relu`, `relu6`, `hardswish`, `hardsigmoid`, `sigmoid` | | |
+    | `relu`, `relu6`, `hardswish`, `hardsigmoid`, `sigmoid`, `tanh` | | |
+    | `leaky_relu` | slope | |
+    | `softmax` (over the classes) | | |
     | `max_pool` | kernel, stride, padding | |
     | `avg_pool` | kernel, stride, padding, count_include_pad | |
     | `global_pool` (mean over height and width, both kept) | | |
@@ -51,9 +57,9 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A network for a batch of one: nodes in execution order, one input, one output."""
+    """A network for a batch of one: nodes in execution order, inputs (one, but for a cell), one output."""
 
-    input: Value
+    inputs: tuple[Value, ...]
     output: Value
     nodes: tuple[Node, ...]
 
@@ -75,7 +81,17 @@ class Graph:
         names = renamed or {}
         rewired = [replace(node, inputs=tuple(names.get(v.name, v) for v in node.inputs)) for node in nodes]
         output = names.get(self.output.name, self.output)
-        return Graph(self.input, output, _live(rewired, output))
+        return Graph(self.inputs, output, _live(rewired, output))
+
+    def upto(self, node: Node) -> Graph:
+        """Return the part of the graph that makes one node's output."""
+        return Graph(self.inputs, node.output, _live(list(self.nodes), node.output))
+
+
+def shapes_of(shape: Shape | Sequence[Shape]) -> tuple[Shape, ...]:
+    """Return the shapes of a network's inputs, given as one shape or as several."""
+    several = not all(isinstance(size, int) for size in shape)
+    return tuple(shape) if several else (shape,)  # type: ignore[arg-type, return-value]
 
 
 def _live(nodes: list[Node], output: Value) -> tuple[Node, ...]:

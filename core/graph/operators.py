@@ -165,8 +165,25 @@ def _activation(op: str) -> Handler:
     return lambda call, x: call.emit(op, (x,))
 
 
-for _name in ("relu", "relu6", "hardswish", "hardsigmoid", "sigmoid"):
+for _name in ("relu", "relu6", "hardswish", "hardsigmoid", "sigmoid", "tanh"):
     _handles(_name)(_activation(_name))
+
+
+@_handles("silu")
+def _silu(call: Call, x: Value) -> Value:
+    return call.emit("mul", (x, call.emit("sigmoid", (x,), x.shape)))
+
+
+@_handles("leaky_relu")
+def _leaky_relu(call: Call, x: Value, slope: float = 0.01) -> Value:
+    return call.emit("leaky_relu", (x,), slope=float(slope))
+
+
+@_handles("softmax")
+def _softmax(call: Call, x: Value, dim: int, dtype: Any = None) -> Value:
+    if len(x.shape) != 2 or dim % 2 != 1 or dtype not in (None, torch.float32):
+        raise call.refusal("over anything but the classes")
+    return call.emit("softmax", (x,))
 
 
 @_handles("hardtanh")

@@ -63,3 +63,34 @@ def share_common(graph: Graph) -> Graph:
         else:
             renamed[node.output.name] = seen[key]
     return graph.with_nodes(nodes, renamed)
+
+
+def sink_relu(graph: Graph) -> Graph:
+    """Return the graph with a ReLU that is all that follows a concat done before it, on each of its parts.
+
+    What made the parts can then do the ReLU itself, as convolutions and additions do for nothing, and the
+    largest tensors of a cell are not read and written once more.
+    """
+    uses, producers = graph.uses(), graph.producers()
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        before = producers.get(node.inputs[0].name)
+        if (
+            node.op == "relu"
+            and before is not None
+            and before.op == "concat"
+            and uses[before.output.name] == 1
+        ):
+            nodes += _relu_first(before, node)
+        else:
+            nodes.append(node)
+    return share_common(graph.with_nodes(nodes))
+
+
+def _relu_first(concat: Node, relu: Node) -> list[Node]:
+    parts = [Value(f"{relu.name}_{index}", part.shape) for index, part in enumerate(concat.inputs)]
+    relus = [
+        replace(relu, name=value.name, inputs=(part,), output=value)
+        for part, value in zip(concat.inputs, parts, strict=True)
+    ]
+    return [*relus, replace(concat, inputs=tuple(parts), output=relu.output)]

@@ -9,7 +9,7 @@ import re
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from ehdnas.core.errors import ExportError, UnsupportedOperatorError, UsageError
-from ehdnas.core.graph.ir import Graph, Node, Value
+from ehdnas.core.graph.ir import Graph, Node, Shape, Value, shapes_of
 from ehdnas.core.graph.operators import HANDLERS, IDENTITIES, Call, Refusal
 from ehdnas.core.graph.rewrite import merge_geometry
 
@@ -26,15 +26,17 @@ from ehdnas.core.graph.rewrite import merge_geometry
 _LOCK = threading.Lock()
 
 
-def trace(model: nn.Module, input_shape: tuple[int, int, int]) -> Graph:
+def trace(model: nn.Module, input_shape: Shape | Sequence[Shape]) -> Graph:
     """Return the graph of `model` in eval mode for one float32 image of `input_shape` (C, H, W).
+
+    A module of several inputs, such as a cell, is given the shape of each.
 
     The model is left as it was found; the graph's parameters are copies.
 
     Raises:
         UnsupportedOperatorError: an operator the graph has no word for; names it and its module path.
         ExportError: torch.export refuses the model, or it does not return one tensor.
-        UsageError: `input_shape` is not three positive integers.
+        UsageError: a shape is not three positive integers.
     """
     program = exported(model, input_shape, functional=True)
     with torch.no_grad():
@@ -50,32 +52,36 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int]) -> Graph:
 
 
 def exported(
-    model: nn.Module, input_shape: tuple[int, int, int], functional: bool = False
+    model: nn.Module, input_shape: Shape | Sequence[Shape], functional: bool = False
 ) -> ExportedProgram:
     """Return torch.export's program of `model` in eval mode for one image; `functional`: none in place.
 
     Raises:
         ExportError: torch.export refuses the model; names the module it was in.
-        UsageError: `input_shape` is not three positive integers.
+        UsageError: a shape is not three positive integers.
     """
-    if len(input_shape) != 3 or any(size < 1 for size in input_shape):
-        raise UsageError(f"input shape {tuple(input_shape)} is not (channels, height, width)")
+    shapes = shapes_of(input_shape)
+    for shape in shapes:
+        if len(shape) != 3 or any(size < 1 for size in shape):
+            raise UsageError(f"input shape {tuple(shape)} is not (channels, height, width)")
     with _LOCK, _quiet(), eval_mode(model), torch.no_grad():
-        return _export(model, input_shape, functional)
+        return _export(model, shapes, functional)
 
 
-def _export(model: nn.Module, input_shape: tuple[int, int, int], functional: bool) -> ExportedProgram:
+def _export(model: nn.Module, shapes: tuple[Shape, ...], functional: bool) -> ExportedProgram:
     first = next(model.parameters(), None)
-    image = torch.zeros(1, *input_shape, device=None if first is None else first.device)
+    device = None if first is None else first.device
+    images = tuple(torch.zeros(1, *shape, device=device) for shape in shapes)
     try:
-        program = torch.export.export(model, (image,), strict=False)
+        program = torch.export.export(model, images, strict=False)
         if functional and any(mutates(node) for node in program.graph.nodes):
             # With no decompositions asked for, this only turns in-place operators into plain ones.
             program = program.run_decompositions({})
     except Exception as error:  # torch.export raises whatever the model's own code raises
         reason = str(error).strip().split("\n")[0]
         raise ExportError(
-            f"torch.export refuses {_culprit(model, error)} for input {(1, *input_shape)}: "
+            f"torch.export refuses {_culprit(model, error)} for input "
+            f"{' and '.join(str((1, *shape)) for shape in shapes)}: "
             f"{reason or type(error).__name__}; "
             "check the input shape, and that no control flow in its forward depends on the data"
         ) from error
@@ -109,10 +115,10 @@ class _Walk:
         self.nodes: list[Node] = []
 
     def graph(self) -> Graph:
-        name = self.program.graph_signature.user_inputs[0]
+        names = self.program.graph_signature.user_inputs
         outputs = self.program.graph_signature.user_outputs
         for node in self.program.graph.nodes:
-            if node.op == "placeholder" and node.name == name:
+            if node.op == "placeholder" and node.name in names:
                 self.env[node.name] = Value(node.name, tuple(node.meta["val"].shape))
             elif node.op == "call_function":
                 self.env[node.name] = self._visit(node)
@@ -123,7 +129,8 @@ class _Walk:
         output = self.env.get(str(outputs[0]))
         if not isinstance(output, Value):
             raise ExportError("the network's output does not depend on its input; there is nothing to export")
-        return merge_geometry(Graph(self.env[str(name)], output, ()).with_nodes(self.nodes))
+        inputs = tuple(self.env[str(name)] for name in names)
+        return merge_geometry(Graph(inputs, output, ()).with_nodes(self.nodes))
 
     def _visit(self, node: torch.fx.Node) -> Any:
         args: Any

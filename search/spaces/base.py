@@ -39,13 +39,19 @@ class NetworkShape:
         return f"c{self.channels}x{self.cells}-{image}-{self.classes}-{self.stem}"
 
 
+Image = tuple[int, int, int]
+
+
 @dataclass(frozen=True)
 class Part:
-    """A piece of a network that can be costed alone: a module and the [c, h, w] it is fed."""
+    """A piece of a network that can be costed, exported and timed alone.
+
+    `inputs` are the [c, h, w] the module is fed: one, but for a cell.
+    """
 
     name: str
     module: nn.Module
-    image: tuple[int, int, int]
+    inputs: tuple[Image, ...]
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,28 @@ class Space(ABC):
     @abstractmethod
     def parts(self, shape: NetworkShape) -> Parts:
         """Return the space cut into pieces that can be costed alone."""
+
+    @abstractmethod
+    def choice_name(self, slot: int, choice: int) -> str:
+        """Return what a choice is called, such as `sep_conv_3x3`; an operation has one name everywhere."""
+
+    def allows(self, architecture: Architecture) -> bool:
+        """Return whether a valid architecture has none of the choices that were left out."""
+        return self.is_valid(architecture)
+
+    def cells(self, architecture: Architecture, shape: NetworkShape) -> tuple[Part, ...]:
+        """Return the cells of a network, where the space has such; weights are random."""
+        return ()
+
+    def without(self, names: frozenset[str]) -> Space:
+        """Return the space with choices, given by `choice_name`, never sampled; what it can parse stays.
+
+        Raises:
+            UsageError: the space has no such choice, or nothing would be left.
+        """
+        if not names:
+            return self
+        raise UsageError(f"space '{self.name}' cannot leave choices out; search without --exclude")
 
     def encode(self, architecture: Architecture) -> Tensor:
         """Return the one-hot form [slots, choices], float32."""

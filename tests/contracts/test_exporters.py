@@ -12,9 +12,10 @@ from ehdnas.core.artifact import read_artifact
 from ehdnas.core.errors import EhdnasError, UnsupportedOperatorError, UsageError
 from ehdnas.core.files import sha256
 from ehdnas.core.plugins import plugin_names
-from ehdnas.exporters import Exporter, check_parity, find_exporter, require_parity
+from ehdnas.exporters import Exporter, Reference, check_parity, find_exporter, require_parity
 
 SHAPE = (3, 8, 12)
+IMAGES = np.random.default_rng(0).standard_normal((16, *SHAPE)).astype(np.float32)
 
 
 @pytest.fixture(params=plugin_names("ehdnas.exporters"))
@@ -30,7 +31,7 @@ def model():
 
 
 def export(exporter, model, folder, name="net", metadata=None):
-    return exporter.export(model, SHAPE, folder / f"{name}{exporter.suffix}", metadata)
+    return exporter.export(model, SHAPE, folder / f"{name}{exporter.suffix}", metadata, IMAGES)
 
 
 def test_it_says_what_it_makes(exporter):
@@ -38,7 +39,9 @@ def test_it_says_what_it_makes(exporter):
     assert exporter.target in plugin_names("ehdnas.exporters")
     assert re.fullmatch(r"\.[a-z]+", exporter.suffix)
     assert exporter.layout in ("NCHW", "NHWC")
-    assert exporter.precision and exporter.threshold > 0
+    assert exporter.precision and exporter.file_name("net").startswith("net")
+    assert exporter.file_name().endswith(exporter.suffix)
+    assert any(bound is not None for bound in exporter.tolerance.model_dump().values())
 
 
 def test_manifest_describes_the_file(exporter, model, tmp_path):
@@ -61,8 +64,7 @@ def test_manifest_describes_the_file(exporter, model, tmp_path):
 def test_file_agrees_with_the_network(exporter, model, tmp_path):
     model.eval()
     artifact = export(exporter, model, tmp_path)
-    images = np.random.default_rng(0).standard_normal((6, *SHAPE)).astype(np.float32)
-    artifact.manifest.parity = check_parity(artifact, model, images, exporter.threshold)
+    artifact.manifest.parity = check_parity(artifact, Reference(model, IMAGES), exporter.tolerance)
     require_parity(artifact)
 
 
@@ -107,17 +109,16 @@ def test_a_folder_that_cannot_be_written_is_one_line(exporter, model, tmp_path):
 
 def test_another_suffix_is_refused(exporter, model, tmp_path):
     with pytest.raises(UsageError, match=f"must end in \\{exporter.suffix}"):
-        exporter.export(model, SHAPE, tmp_path / "net.bin")
+        exporter.export(model, SHAPE, tmp_path / "net.bin", calibration=IMAGES)
 
 
 def test_two_at_once_into_one_folder(exporter, tmp_path):
     models = [nn.Sequential(nn.Conv2d(3, 5, size), nn.AdaptiveAvgPool2d(1), nn.Flatten()) for size in (1, 3)]
     with ThreadPoolExecutor(2) as pool:
         artifacts = list(pool.map(lambda i: export(exporter, models[i], tmp_path, f"net{i}"), (0, 1)))
-    images = np.random.default_rng(0).standard_normal((2, *SHAPE)).astype(np.float32)
     for artifact, model in zip(artifacts, models, strict=True):
         assert artifact.manifest.sha256 == sha256(artifact.path)
-        assert check_parity(artifact, model, images, exporter.threshold).passed
+        assert check_parity(artifact, Reference(model, IMAGES), exporter.tolerance).passed
 
 
 def test_a_near_miss_is_named():

@@ -91,6 +91,6 @@ def test_the_parts_hold_the_work_of_the_network(space):
     for seed in range(3):
         architecture = space.sample(np.random.default_rng(seed))
         chosen = [part for slot in enumerate(architecture.choices) for part in parts.chosen.get(slot, ())]
-        total = sum(layer_table(part.module, part.image).macs for part in (*parts.fixed, *chosen))
+        total = sum(layer_table(part.module, part.inputs[0]).macs for part in (*parts.fixed, *chosen))
         network = space.network(architecture, SHAPE)
         assert total == layer_table(network, SHAPE.image).macs

@@ -31,7 +31,7 @@ def _channels(node, name, x):
 
 
 def run(graph, image):
-    values = {graph.input.name: image}
+    values = {graph.inputs[0].name: image}
     for node in graph.nodes:
         values[node.output.name] = RUN[node.op](node, *(values[value.name] for value in node.inputs))
     return values[graph.output.name]

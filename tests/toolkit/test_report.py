@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ehdnas.core.artifact import Artifact, Manifest, Parity
+from ehdnas.core.artifact import Artifact, Manifest, Parity, Tolerance
 from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.files import read_json, sha256, write_json
 from ehdnas.core.measurement import Measurement, Statistics
@@ -130,15 +130,18 @@ def add_export(run):
     path.write_bytes(MODEL)
     parity = Parity(
         images=256,
+        interpreter="ai_edge_litert 2.3.0",
         max_difference=2.5e-6,
         mean_difference=1e-7,
+        largest_output=9.5,
+        noise=1e-7,
         top1_agreement=1.0,
-        threshold=1e-3,
+        tolerance=Tolerance(max_difference=1e-4),
         passed=True,
     )
     manifest = Manifest(
         file=path.name, target="tflite", precision="fp32", size_bytes=1_094_812, sha256=sha256(path),
-        inputs=[], outputs=[], versions={"tensorflow": "2.21.0"}, parity=parity,
+        parameters_sha256="0" * 64, inputs=[], outputs=[], versions={"tensorflow": "2.21.0"}, parity=parity,
         metadata={"classes": CLASSES},
     )  # fmt: skip
     Artifact(path=path, manifest=manifest).save()
@@ -268,7 +271,8 @@ def test_a_report_after_the_search_alone_says_what_is_left(workspace):
 
 def test_files_are_listed_with_accuracy_parity_size_and_checksum(page):
     text = page.text
-    assert "tflite, fp32 model.tflite 94.2 % yes: largest difference 2.5e-06, 0.001 allowed" in text
+    line = "model.tflite 94.2 % yes: largest difference 2.5e-06; same class for 100.0 % of 256 images"
+    assert f"tflite, fp32 {line}" in text
     assert "1.09 MB " + hashlib.sha256(MODEL).hexdigest() in text
     assert "263\N{NARROW NO-BREAK SPACE}914 parameters" in text
 

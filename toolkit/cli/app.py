@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import ehdnas
-from ehdnas.cli import devices, inspect, loop
+from ehdnas.cli import devices, export, inspect, loop
 
 UsageProblem: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 """What typer raises for flags it cannot parse; named through a public class, since its home has moved."""
@@ -47,9 +47,11 @@ app.command("run")(loop.run)
 app.command("profile")(loop.profile)
 app.command("search")(loop.search)
 app.command("train")(loop.train)
-app.command("export")(loop.export)
+app.command("export")(export.export)
 app.command("report")(loop.report)
 app.command("measure")(inspect.measure)
+app.command("check")(export.check)
+app.command("compile")(export.compile_)
 app.command("simulate")(inspect.simulate)
 app.command("calibrate")(inspect.calibrate)
 app.command("predict")(inspect.predict)

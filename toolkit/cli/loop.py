@@ -1,4 +1,4 @@
-"""The commands of the main job: run, profile, search, train, export, report."""
+"""The commands of the main job: run, profile, search, train, report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(
     codesign: o.Codesign = None, confidence: o.Confidence = None, samples: o.Samples = None,
     protocol: o.Protocol = None, search_epochs: o.SearchEpochs = None, train_epochs: o.TrainEpochs = None,
     batch_size: o.BatchSize = None,
-    learning_rate: o.LearningRate = None, seed: o.Seed = None,
+    learning_rate: o.LearningRate = None, exclude: o.Exclude = None, seed: o.Seed = None,
     targets: Annotated[str | None, typer.Option(help="Formats to export, comma-separated.")] = None,
     resume: o.Resume = False, json: o.Json = False,
 ) -> int:  # fmt: skip
@@ -70,7 +70,8 @@ def search(
     channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
     codesign: o.Codesign = None, confidence: o.Confidence = None, samples: o.Samples = None,
     protocol: o.Protocol = None, search_epochs: o.SearchEpochs = None, batch_size: o.BatchSize = None,
-    learning_rate: o.LearningRate = None, seed: o.Seed = None, resume: o.Resume = False, json: o.Json = False,
+    learning_rate: o.LearningRate = None, exclude: o.Exclude = None, seed: o.Seed = None,
+    resume: o.Resume = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Search for the most accurate network within the budget. Exits 3 when no network can meet it."""
     context = o.make_context(_given(locals()), o.resumed(resume))
@@ -116,25 +117,6 @@ def train(
     })  # fmt: skip
 
 
-def export(
-    genotype: Annotated[str | None, typer.Argument(help="A genotype, with --untrained.")] = None,
-    target: Annotated[str, typer.Option(help="Formats, comma-separated.")] = "tflite",
-    untrained: Annotated[bool, typer.Option("--untrained", help="With random weights.")] = False,
-    run: o.RunName = None, out: o.Out = None, data: o.Data = None, channels: o.Channels = None,
-    cells: o.Cells = None, image_size: o.ImageSize = None, json: o.Json = False,
-) -> None:  # fmt: skip
-    """Export the trained network, or a genotype with random weights, and check the file against it."""
-    from ehdnas.cli.export import export_command
-
-    flags = {"data": data, "channels": channels, "cells": cells, "image_size": image_size}
-    records = export_command(genotype, target, untrained, run, out, flags)
-    if json:
-        emit_json("export", {"artifacts": records})
-        return
-    for record in records:
-        emit_pairs(_artifact_lines(record))
-
-
 def report(run: o.RunName = None, json: o.Json = False) -> None:
     """Write the run's report: one HTML file that needs nothing else."""
     from ehdnas.pipeline import report as stage
@@ -162,15 +144,3 @@ def _run_lines(result: dict[str, Any]) -> dict[str, str]:
     for record in result["artifacts"]:
         lines[record["target"]] = record["file"]
     return {**lines, "report": result["report"], "run": result["run"]}
-
-
-def _artifact_lines(record: dict[str, Any]) -> dict[str, str]:
-    parity = record["parity"]
-    accuracy = record["file_accuracy"]
-    return {
-        "file": record["file"],
-        "target": f"{record['target']}, {record['size_bytes']:,} bytes",
-        "parity": f"max difference {parity['max_difference']:.1e}, top-1 agreement "
-        f"{parity['top1_agreement']:.1%} on {parity['images']} images",
-        "file accuracy": "not measured: random weights" if accuracy is None else f"{accuracy:.2%}",
-    }

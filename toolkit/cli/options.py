@@ -32,6 +32,14 @@ TrainEpochs = Annotated[int | None, typer.Option(help="Epochs of the final train
 BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]
 LearningRate = Annotated[float | None, typer.Option(help="Learning rate of the weights.")]
 RunName = Annotated[str | None, typer.Option("--run", help="A run's name; the latest by default.")]
+Exclude = Annotated[
+    str | None, typer.Option(help="Choices to leave out, comma-separated, or 'unmapped' for an Edge TPU.")
+]
+Compiler = Annotated[
+    str | None, typer.Option(help="Vendor's compiler: auto, path, docker:IMAGE or ssh:USER@HOST.")
+]
+Segments = Annotated[int | None, typer.Option(help="Edge TPU: pieces, one a device.")]
+Dilated = Annotated[str | None, typer.Option(help="Edge TPU: expand dilated kernels, or keep them.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the last one stopped.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write to.")]

@@ -36,8 +36,9 @@ class Context:
 
     @cached_property
     def space(self) -> Space:
-        """The search space."""
-        return find_space(self.settings.space)
+        """The search space, without the choices that the settings exclude."""
+        names = (name.strip() for name in self.settings.exclude.split(","))
+        return find_space(self.settings.space).without(frozenset(name for name in names if name))
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -114,6 +115,7 @@ class Context:
         return {
             "data": self.dataset.fingerprint(),
             "space": self.space.name,
+            "exclude": self.settings.exclude,
             "shape": str(self.shape),
             "recipe": self.recipe.model_dump(),
             "seed": self.settings.seed,

@@ -53,9 +53,9 @@ class Costed:
         )
 
     def _traces(self, part: Part) -> tuple[Layer, ...]:
-        key = (id(part.module), part.image)
+        key = (id(part.module), part.inputs[0])
         if key not in self._traced:
-            table = layer_table(part.module, part.image)
+            table = layer_table(part.module, part.inputs[0])
             assert not table.unsupported, table.unsupported
             self._traced[key] = table.layers
         return self._traced[key]

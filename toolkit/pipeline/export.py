@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +15,31 @@ from ehdnas.core.files import atomic_path, write_json, write_text
 from ehdnas.core.images.dataset import Dataset, normalise
 from ehdnas.core.plugins import plugin_names
 from ehdnas.core.text import nearest
-from ehdnas.exporters.base import find_exporter
-from ehdnas.exporters.parity import check_parity, require_parity, run_artifact
+from ehdnas.exporters import Delivery, Reference, deliver, find_exporter
 from ehdnas.pipeline.context import Context
-from ehdnas.pipeline.meter import untrained
-from ehdnas.pipeline.train import Trained, load_trained, weights_problem
-from ehdnas.search.trainer import accuracy_of
+from ehdnas.pipeline.subject import Subject, trained_subject
+from ehdnas.pipeline.train import load_trained, weights_problem
+from ehdnas.settings import export_options
 from ehdnas.workspace import Run
 
-_PARITY_IMAGES = 256
+_MOST_TEST_IMAGES = 10_000
+_CALIBRATION_PIXELS = 1 << 18  # calibration images hold so many pixels in all, unless their number is given
+_CALIBRATION_IMAGES = (64, 256)  # and are at least, and at most, so many
+_FINETUNING_IMAGES = 4096
 _TEST_IMAGES_BYTES = 8 << 20  # test images up to this size are put beside the files, for whoever checks them
+
+Images = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An artifact, and the accuracy of the file itself in its own interpreter."""
+    """One record a file, and what a missing compiler left undone, one line a target."""
 
-    artifact: Artifact
-    file_accuracy: float | None
-
-    def record(self) -> dict[str, Any]:
-        """Return the result as JSON-able data."""
-        manifest = self.artifact.manifest
-        return {
-            "target": manifest.target,
-            "file": str(self.artifact.path),
-            "size_bytes": manifest.size_bytes,
-            "sha256": manifest.sha256,
-            "file_accuracy": self.file_accuracy,
-            "parity": manifest.parity.model_dump() if manifest.parity else None,
-        }
+    records: list[dict[str, Any]] = field(default_factory=list)
+    not_compiled: list[str] = field(default_factory=list)
 
 
-def export_run(context: Context, run: Run, targets: list[str], out: Path | None) -> list[dict[str, Any]]:
+def export_run(context: Context, run: Run, targets: list[str], out: Path | None) -> Exported:
     """Export the run's trained network to each target; return and store what was written.
 
     Raises:
@@ -63,26 +55,37 @@ def export_run(context: Context, run: Run, targets: list[str], out: Path | None)
         raise DataError(f"{run.weights} is {problem}; run `ehdnas train --resume`")
     with run.working():
         run.forget("verify")
-        trained = load_trained(run.weights)
-        records = _export_all(context, trained, targets, out or run.folder / "export")
-        run.write("export", {"artifacts": records})
-    return records
+        found = export_subject(
+            context, trained_subject(load_trained(run.weights)), targets, out or run.folder / "export"
+        )
+        before = run.read("export")["artifacts"] if run.has("export") else []
+        made = {record["file"] for record in found.records}
+        # Other targets' files of the same network are still there, and still good.
+        kept = [one for one in before if one["file"] not in made and Path(one["file"]).is_file()]
+        run.write("export", {"artifacts": [*kept, *found.records]})
+    return found
 
 
-def export_untrained(context: Context, genotype: str, targets: list[str], out: Path) -> list[dict[str, Any]]:
-    """Export a genotype with random weights, and say so in the manifest."""
-    architecture = context.space.parse(genotype)
-    network = untrained(context.space, architecture, context.shape)
-    meta = {
-        "space": context.space.name,
-        "genotype": context.space.text(architecture),
-        "classes": list(context.dataset.classes),
-        "mean": list(context.dataset.mean),
-        "std": list(context.dataset.std),
-        "test_accuracy": None,
-        "weights": "random: not trained",
-    }
-    return _export_all(context, Trained(network, context.shape, meta), targets, out)
+def export_subject(context: Context, subject: Subject, targets: list[str], out: Path) -> Exported:
+    """Export a network, or a part of one, to each target.
+
+    Raises:
+        UsageError: the network is not one for the data.
+        ParityError, ExportError, DataError, EhdnasError: as `deliver`.
+    """
+    images, labels = _test_images(context, subject)
+    reference = Reference(subject.network, images, labels)
+    calibration = _calibration(context, subject)
+    exported = Exported()
+    for target in targets:
+        delivery = _export_one(context, subject, reference, calibration, target, out)
+        exported.records.extend(_record(artifact) for artifact in delivery.artifacts)
+        if delivery.not_compiled is not None:
+            exported.not_compiled.append(delivery.not_compiled)
+    if subject.takes_images:
+        write_text(out / "labels.txt", "\n".join(subject.meta["classes"]) + "\n")
+        _write_test_images(context.dataset, out)
+    return exported
 
 
 def known_targets(text: str) -> list[str]:
@@ -98,41 +101,85 @@ def known_targets(text: str) -> list[str]:
             raise UsageError(f"unknown target '{name}'{nearest(name, known)}")
     if not names:
         raise UsageError(f"no target given; known: {', '.join(known)}")
-    return names
+    return list(dict.fromkeys(names))
 
 
-def _export_all(context: Context, trained: Trained, targets: list[str], out: Path) -> list[dict[str, Any]]:
-    records = [_export_one(context, trained, target, out).record() for target in targets]
-    write_text(out / "labels.txt", "\n".join(trained.meta["classes"]) + "\n")
-    _write_test_images(context.dataset, out)
-    return records
+def _export_one(
+    context: Context,
+    subject: Subject,
+    reference: Reference,
+    calibration: list[Images],
+    target: str,
+    out: Path,
+) -> Delivery:
+    exporter = find_exporter(target, export_options(context.settings))
+    what = "real images" if subject.takes_images else "random features"
+    context.reporter.say(
+        f"export: {target}, then the file against the network on {len(reference.images[0])} {what}"
+    )
+    given = calibration if exporter.needs_images else []
+    path = out / exporter.file_name(subject.name)
+    return deliver(exporter, path, reference, subject.shapes, given, subject.meta)
 
 
-def _export_one(context: Context, trained: Trained, target: str, out: Path) -> Exported:
-    exporter = find_exporter(target)
-    context.reporter.say(f"export: {target}, then the file against the network on real images")
-    path = out / f"model{exporter.suffix}"
-    artifact = exporter.export(trained.network, trained.shape.image, path, _metadata(trained))
-    images = _test_images(context.dataset)
-    some = images[:_PARITY_IMAGES]
-    artifact.manifest.parity = check_parity(artifact, trained.network, some, exporter.threshold)
-    accuracy = None
-    if trained.meta.get("test_accuracy") is not None:
-        accuracy = accuracy_of(run_artifact(path, images), context.dataset.test.labels)
-        artifact.manifest.metadata["file_accuracy"] = accuracy
-    artifact.save()
-    require_parity(artifact)
-    return Exported(artifact, accuracy)
+def _record(artifact: Artifact) -> dict[str, Any]:
+    manifest = artifact.manifest
+    parity = manifest.parity
+    return {
+        "target": manifest.target,
+        "file": str(artifact.path),
+        "precision": manifest.precision,
+        "size_bytes": manifest.size_bytes,
+        "sha256": manifest.sha256,
+        "network_accuracy": parity.accuracy_before if parity else None,
+        "file_accuracy": parity.accuracy_after if parity else None,
+        "parity": parity.model_dump() if parity else None,
+        "details": manifest.details,
+    }
 
 
-def _metadata(trained: Trained) -> dict[str, Any]:
-    meta = {key: value for key, value in trained.meta.items() if key not in ("shape", "data")}
-    meta["input"] = "pixels / 255, minus mean, divided by std, per channel"
-    return meta
+def _test_images(context: Context, subject: Subject) -> tuple[list[Images], NDArray[np.int64] | None]:
+    """Return what file and network are compared on, with labels where they mean something."""
+    if not subject.takes_images:
+        return _features(context, subject, 64), None
+    test = context.dataset.test
+    _require_match(context.dataset, subject)
+    every = -(-len(test) // _MOST_TEST_IMAGES)
+    images = normalise(test.images[::every], subject.meta["mean"], subject.meta["std"])
+    return [images], test.labels[::every] if subject.labelled else None
 
 
-def _test_images(dataset: Dataset) -> NDArray[np.float32]:
-    return normalise(dataset.test.images, dataset.mean, dataset.std)
+def _require_match(dataset: Dataset, subject: Subject) -> None:
+    if subject.shapes[0] != dataset.image_shape:
+        raise UsageError(
+            f"the network takes images of {'x'.join(map(str, subject.shapes[0]))} and '{dataset.source}' has "
+            f"{'x'.join(map(str, dataset.image_shape))}; give its own data with --data and --image-size"
+        )
+    if subject.labelled and subject.meta["classes"] != list(dataset.classes):
+        raise UsageError(
+            f"the network tells other classes apart than '{dataset.source}' has; give its own --data"
+        )
+
+
+def _calibration(context: Context, subject: Subject) -> list[Images]:
+    """Return training images, or for a part of a network random features, for int8 targets."""
+    settings = context.settings
+    if not subject.takes_images:
+        return _features(context, subject, settings.calibration_images or _CALIBRATION_IMAGES[0])
+    _, height, width = subject.shapes[0]
+    least, most = _CALIBRATION_IMAGES
+    suited = min(max(_CALIBRATION_PIXELS // (height * width), least), most)
+    number = settings.calibration_images or suited
+    if settings.finetune_steps:
+        number = max(number, _FINETUNING_IMAGES)
+    train = context.dataset.train
+    rows = np.random.default_rng(settings.seed).permutation(len(train))[:number]
+    return [normalise(train.images[rows], subject.meta["mean"], subject.meta["std"])]
+
+
+def _features(context: Context, subject: Subject, number: int) -> list[Images]:
+    rng = np.random.default_rng(context.settings.seed)
+    return [rng.standard_normal((number, *shape)).astype(np.float32) for shape in subject.shapes]
 
 
 def _write_test_images(dataset: Dataset, out: Path) -> None:

@@ -21,7 +21,7 @@ from ehdnas.profilers.store import Key, MeasurementStore
 from ehdnas.search.spaces.base import Architecture, NetworkShape, Space
 
 PROTOCOLS = {protocol.name: protocol for protocol in (STANDARD, QUICK)}
-TARGETS = {"litert": "tflite", "onnxruntime": "onnx"}
+TARGETS = {"litert": "tflite", "onnxruntime": "onnx", "edgetpu": "edgetpu"}
 """A device's runtime -> the export target it runs."""
 
 

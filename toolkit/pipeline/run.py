@@ -24,7 +24,8 @@ def run_all(context: Context, resume: bool = False) -> dict[str, Any]:
     run = search(context, resume)
     trained = train(context, run, resume)
     if not (resume and run.has("export")):
-        export_run(context, run, targets, None)
+        for undone in export_run(context, run, targets, None).not_compiled:
+            context.reporter.warn(f"export: {undone}")
     result = verify(context, run)
     page = report(context.workspace, run)
     return {

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from ehdnas.core.budget import Budget, parse_budget
 from ehdnas.core.errors import BudgetError
 from ehdnas.core.text import duration
 from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.mapping import heed_mapping
 from ehdnas.pipeline.meter import Meter
 from ehdnas.pipeline.profile import Profile, ensure_predictor, reference_value
 from ehdnas.profilers.base import TableProfiler
@@ -22,6 +24,7 @@ from ehdnas.search.objective import Constraint
 from ehdnas.search.searcher import Searcher, SearchResult, SearchTask
 from ehdnas.search.selection import Candidate, candidates, fastest, fastest_starts, supernet_accuracy
 from ehdnas.search.spaces.base import Architecture
+from ehdnas.settings import kept_by_runs
 from ehdnas.workspace import Run
 
 _SCORED = 16  # candidates judged with the supernet's weights,
@@ -37,6 +40,7 @@ def search(context: Context, resume: bool = False) -> Run:
         UsageError: resuming with other settings; the message says which differ.
     """
     budget = parse_budget(context.settings.budget)
+    context = heed_mapping(context)
     run = _unfinished(context) if resume else None
     if run is not None and run.has("search"):
         context.reporter.say(f"search: run {run.name} is finished; nothing to resume")
@@ -66,7 +70,7 @@ def _write_accelerator(context: Context, run: Run, meter: Meter) -> None:
 
 def run_settings(context: Context) -> dict[str, Any]:
     """Return the settings a run is made with, in the form it keeps them."""
-    settings = {**context.settings.model_dump(), "device": context.device.name}
+    settings = {**kept_by_runs(context.settings), "device": context.device.name}
     return {"settings": settings, "device": context.device.model_dump()}
 
 
@@ -81,11 +85,16 @@ def _unfinished(context: Context) -> Run | None:
 def _require_feasible(context: Context, profiled: Profile, budget: Budget) -> Architecture:
     """Return a network measured to meet the budget, found by going straight for the fastest there is."""
     space, meter = context.space, profiled.meter
-    known = {one: measurement.metric(budget.metric) for one, measurement in meter.measured()}
+    known = {
+        one: measurement.metric(budget.metric) for one, measurement in meter.measured() if space.allows(one)
+    }
     sign = 1 if budget.is_upper else -1
+    if not known:  # all that was measured has a choice that is now left out
+        first = space.sample(np.random.default_rng(context.settings.seed))
+        known[first] = meter.measure(first).metric(budget.metric)
     best = min(known, key=lambda one: sign * known[one])
     if not budget.meets(known[best]):
-        starts = [best, *fastest_starts(space, context.settings.seed)]
+        starts = [best, *filter(space.allows, fastest_starts(space, context.settings.seed))]
         found = fastest(space, _score(context, profiled, budget), starts)
         measurement = meter.measure_if_fits(found)
         if measurement is not None:

@@ -19,6 +19,7 @@ from ehdnas.search.checkpoint import load_checkpoint, module_tensors, restore_mo
 from ehdnas.search.loop import step_seed
 from ehdnas.search.spaces.base import Architecture, NetworkShape, find_space
 from ehdnas.search.trainer import Trainer, TrainTask, accuracy_of, logits_of
+from ehdnas.settings import kept_by_runs
 from ehdnas.workspace import Run
 
 
@@ -54,7 +55,7 @@ def _train(context: Context, run: Run, architecture: Architecture, resume: bool)
     run.forget("train", "export", "verify")
     if not resume:
         run.checkpoint("train").unlink(missing_ok=True)
-        run.write("training", {"settings": context.settings.model_dump()})
+        run.write("training", {"settings": kept_by_runs(context.settings)})
     trainer = _trainer(context, run, architecture)
     _say_plan(context, trainer)
     if resume:

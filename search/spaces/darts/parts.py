@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ehdnas.search.ops import build_operation
-from ehdnas.search.spaces.base import NetworkShape, Part, Parts
-from ehdnas.search.spaces.darts.genotype import CHOICES, EDGES, EDGES_PER_CELL, NODES
+from ehdnas.search.spaces.base import Image, NetworkShape, Part, Parts
+from ehdnas.search.spaces.darts.genotype import CHOICES, EDGES, EDGES_PER_CELL, NODES, Choices
 from ehdnas.search.spaces.darts.network import Cell, DartsNetwork, reductions
 
 
@@ -20,6 +20,20 @@ class _NodeSums(nn.Module):
         return x
 
 
+class OneCell(nn.Module):
+    """One cell of a finished network, as a module of its two inputs."""
+
+    def __init__(self, cell: Cell, choices: Choices) -> None:
+        super().__init__()
+        self.cell = cell
+        self.choices = choices
+
+    def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
+        """Return the cell's output for those of the two cells before it."""
+        out: Tensor = self.cell(before_last, last, self.choices, None, 0.0)
+        return out
+
+
 class Cutter:
     """Walks the body of a DARTS network once and notes what is fed to each part of it.
 
@@ -31,6 +45,7 @@ class Cutter:
         self.shape = shape
         self.body = body
         self.fixed: list[Part] = []
+        self.cells: list[Part] = []
         self.chosen: dict[tuple[int, int], tuple[Part, ...]] = {}
         self._built: dict[tuple[int, int, int], nn.Module] = {}
 
@@ -44,8 +59,10 @@ class Cutter:
             reduction = index in reductions(self.shape.cells)
             channels = 2 * channels if reduction else channels
             assert isinstance(cell, Cell)
-            self._fixed(f"cell{index}.preprocess0", cell.preprocess0, (inputs[0], *before))
-            self._fixed(f"cell{index}.preprocess1", cell.preprocess1, (inputs[1], height, width))
+            fed = ((inputs[0], *before), (inputs[1], height, width))
+            self.cells.append(Part(f"cell{index}", OneCell(cell, self._choices(reduction)), fed))
+            self._fixed(f"cell{index}.preprocess0", cell.preprocess0, fed[0])
+            self._fixed(f"cell{index}.preprocess1", cell.preprocess1, fed[1])
             self._edges(index, channels, (height, width), reduction)
             inputs, before = (inputs[1], NODES * channels), (height, width)
             if reduction:
@@ -63,8 +80,12 @@ class Cutter:
         self._fixed("stem1", self.body.stems[1], (channels, height // 4, width // 4))
         return (channels, channels), (height // 8, width // 8)
 
-    def _fixed(self, name: str, module: nn.Module, image: tuple[int, int, int]) -> None:
-        self.fixed.append(Part(name, module, image))
+    def _choices(self, reduction: bool) -> Choices:
+        half = self.body.choices[EDGES_PER_CELL:] if reduction else self.body.choices[:EDGES_PER_CELL]
+        return tuple(half)
+
+    def _fixed(self, name: str, module: nn.Module, image: Image) -> None:
+        self.fixed.append(Part(name, module, (image,)))
 
     def _edges(self, cell: int, channels: int, size: tuple[int, int], reduction: bool) -> None:
         offset = EDGES_PER_CELL if reduction else 0
@@ -76,6 +97,6 @@ class Cutter:
                 key = (choice, channels, stride)
                 if key not in self._built:
                     self._built[key] = build_operation(CHOICES[choice], channels, stride, affine=True)
-                part = Part(f"cell{cell}.edge{edge}.{CHOICES[choice]}", self._built[key], image)
+                part = Part(f"cell{cell}.edge{edge}.{CHOICES[choice]}", self._built[key], (image,))
                 slot = (offset + edge, choice)
                 self.chosen[slot] = (*self.chosen.get(slot, ()), part)

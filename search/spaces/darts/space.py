@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ehdnas.core.errors import UsageError
+from ehdnas.core.text import nearest
 from ehdnas.search.relaxation import gumbel_softmax
-from ehdnas.search.spaces.base import Architecture, NetworkShape, Parts, Space, Supernet
+from ehdnas.search.spaces.base import Architecture, NetworkShape, Part, Parts, Space, Supernet
 from ehdnas.search.spaces.darts import genotype
 from ehdnas.search.spaces.darts.genotype import CHOICES, EDGES_PER_CELL, NODES, SLOTS, edges_of
 from ehdnas.search.spaces.darts.network import DartsNetwork, DartsSupernet
@@ -36,6 +37,11 @@ class DartsSpace(Space):
     slots = SLOTS
     choices = len(CHOICES)
 
+    def __init__(self, excluded: frozenset[int] = frozenset()) -> None:
+        self._operations = [choice for choice in range(1, len(CHOICES)) if choice not in excluded]
+        # Added to the logits of operations 1 to 7; finite, since gradients go through it.
+        self._mask = torch.tensor([-1e9 if choice in excluded else 0.0 for choice in range(1, len(CHOICES))])
+
     @property
     def reference(self) -> Architecture:
         """DARTS_V2, the second-order result of the paper."""
@@ -54,7 +60,7 @@ class DartsSpace(Space):
         choices = [0] * SLOTS
         for slots in _NODES:
             for slot in rng.choice(slots, size=2, replace=False):
-                choices[slot] = int(rng.integers(1, len(CHOICES)))
+                choices[slot] = self._operations[int(rng.integers(len(self._operations)))]
         return Architecture(tuple(choices))
 
     def initial_logits(self) -> Tensor:
@@ -63,7 +69,7 @@ class DartsSpace(Space):
 
     def relax(self, logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
         """Return straight-through gates [28, 8] of a valid architecture drawn from `logits`."""
-        operations = gumbel_softmax(logits[:, 1:], temperature, generator)
+        operations = gumbel_softmax(logits[:, 1:] + self._mask, temperature, generator)
         used = torch.cat([
             gumbel_softmax(_pair_logits(logits, slots), temperature, generator) @ _members(slots)
             for slots in _NODES
@@ -73,7 +79,7 @@ class DartsSpace(Space):
     def most_likely(self, logits: Tensor) -> Architecture:
         """Return the architecture of the highest probability under `logits`."""
         choices = [0] * SLOTS
-        operations = logits[:, 1:].log_softmax(dim=1)
+        operations = (logits[:, 1:] + self._mask).log_softmax(dim=1)
         for slots in _NODES:
             scores = _pair_logits(logits, slots) + torch.stack(
                 [operations[a].max() + operations[b].max() for a, b in combinations(slots, 2)]
@@ -84,7 +90,7 @@ class DartsSpace(Space):
 
     def log_prob(self, architecture: Architecture, logits: Tensor) -> Tensor:
         """Return the log-probability, a scalar, that `relax` draws this architecture."""
-        operations = logits[:, 1:].log_softmax(dim=1)
+        operations = (logits[:, 1:] + self._mask).log_softmax(dim=1)
         total = logits.new_zeros(())
         for slots in _NODES:
             used = tuple(slot for slot in slots if architecture.choices[slot])
@@ -100,7 +106,7 @@ class DartsSpace(Space):
         for slots in _NODES:
             free = [slot for slot in slots if not choices[slot]]
             for slot in (slot for slot in slots if choices[slot]):
-                for choice in range(1, len(CHOICES)):
+                for choice in self._operations:
                     if choice != choices[slot]:
                         yield _changed(choices, {slot: choice})
                 for other in free:
@@ -147,6 +153,30 @@ class DartsSpace(Space):
         """Return the preprocessing, stem and classifier as fixed parts, each edge's operations as chosen."""
         self.check_shape(shape)
         return Cutter(shape, DartsNetwork(self.reference.choices, shape, auxiliary=False)).cut()
+
+    def cells(self, architecture: Architecture, shape: NetworkShape) -> tuple[Part, ...]:
+        """Return the cells, each fed by the two before it."""
+        self.check_shape(shape)
+        cutter = Cutter(shape, DartsNetwork(architecture.choices, shape, auxiliary=False))
+        cutter.cut()
+        return tuple(cutter.cells)
+
+    def choice_name(self, slot: int, choice: int) -> str:
+        """Return the operation's name."""
+        return CHOICES[choice]
+
+    def allows(self, architecture: Architecture) -> bool:
+        """Return whether every edge in use has an operation that was not left out."""
+        return self.is_valid(architecture) and set(architecture.choices) <= {0, *self._operations}
+
+    def without(self, names: frozenset[str]) -> DartsSpace:
+        """Return the space with some operations never sampled."""
+        for name in names:
+            if name not in CHOICES[1:]:
+                raise UsageError(f"space '{self.name}' has no choice '{name}'{nearest(name, CHOICES[1:])}")
+        if len(names) == len(CHOICES) - 1:
+            raise UsageError(f"space '{self.name}': with every choice left out there is nothing to search")
+        return DartsSpace(frozenset(CHOICES.index(name) for name in names)) if names else self
 
 
 def _pair_logits(logits: Tensor, slots: tuple[int, ...]) -> Tensor:

@@ -41,10 +41,10 @@ def space_layers():
 
     def layers(group):
         for part in group:
-            key = (id(part.module), part.image)
+            key = (id(part.module), part.inputs[0])
             if key not in tables:
-                tables[key] = layer_table(part.module, part.image).layers
-        return [layer for part in group for layer in tables[id(part.module), part.image]]
+                tables[key] = layer_table(part.module, part.inputs[0]).layers
+        return [layer for part in group for layer in tables[id(part.module), part.inputs[0]]]
 
     return layers(parts.fixed), {key: layers(group) for key, group in parts.chosen.items()}
 

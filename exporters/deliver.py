@@ -1,0 +1,114 @@
+"""From a network to a file that can be shipped: exported, checked, described, compiled where it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ehdnas.core.artifact import Artifact
+from ehdnas.core.errors import NotCompiledError
+from ehdnas.core.export_options import ExportOptions
+from ehdnas.core.files import write_text
+from ehdnas.exporters.base import Exporter, find_exporter, network_graph
+from ehdnas.exporters.card import write_card
+from ehdnas.exporters.parity import Reference, check_parity, find_fault, require_parity
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The artifacts of one target, and why a vendor's compiler did not finish the job, if it did not.
+
+    The last artifact is the one to deploy; a compiled one comes after the file it was compiled from.
+    """
+
+    artifacts: list[Artifact]
+    not_compiled: str | None = None
+
+
+def export_network(
+    model: nn.Module,
+    target: str,
+    folder: Path | str,
+    images: Array,
+    labels: NDArray[np.int64] | None = None,
+    calibration: Array | None = None,
+    metadata: dict[str, Any] | None = None,
+    options: ExportOptions | None = None,
+) -> Artifact:
+    """Export your own network, weights and all, and return the artifact to deploy.
+
+    The same door that `ehdnas export` goes through: the file is checked against the network in its own
+    interpreter; manifest, model card and class names are written beside it.
+
+    Args:
+        model: gives logits (n, classes) for (n, C, H, W).
+        target: a name such as `tflite-int8`.
+        folder: where to write; made if it is not there.
+        images: normalised test images (n, C, H, W), to compare file and network on.
+        labels: their classes (n), for the accuracy before and after.
+        calibration: normalised training images (n, C, H, W), which int8 targets need.
+        metadata: JSON-able, carried in the file; `classes`, `mean` and `std` are shown in the card.
+
+    Raises:
+        ParityError: the file disagrees with the network.
+        NotCompiledError: all is written, but no compiler was there to finish the job.
+        UnsupportedOperatorError, ExportError, DataError, UsageError, EhdnasError: as `Exporter.export`.
+    """
+    shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+    exporter = find_exporter(target, options)
+    given = [] if calibration is None else [calibration]
+    path = Path(folder) / exporter.file_name()
+    delivery = deliver(exporter, path, Reference(model, images, labels), [shape], given, metadata or {})
+    classes = (metadata or {}).get("classes")
+    if classes:
+        write_text(Path(folder) / "labels.txt", "\n".join(map(str, classes)) + "\n")
+    if delivery.not_compiled is not None:
+        raise NotCompiledError(delivery.not_compiled)
+    return delivery.artifacts[-1]
+
+
+def deliver(
+    exporter: Exporter,
+    path: Path,
+    reference: Reference,
+    shapes: Sequence[tuple[int, int, int]],
+    calibration: Sequence[Array],
+    metadata: dict[str, Any],
+) -> Delivery:
+    """Export `reference`'s network to `path`, check it, write what describes it, and have it compiled.
+
+    Raises:
+        ParityError: the file disagrees with the network; the manifest says so, and where they part.
+        UnsupportedOperatorError, ExportError, DataError, UsageError, EhdnasError: as `Exporter.export`.
+    """
+    artifact = exporter.export(reference.model, shapes, path, metadata, calibration)
+    parity = check_parity(artifact, reference, exporter.tolerance)
+    if not parity.passed:
+        graph = network_graph(reference.model, shapes)
+        fault = find_fault(exporter, reference.model, graph, reference.images, calibration)
+        parity = parity.model_copy(update={"fault": fault})
+    artifact.manifest.parity = parity
+    _describe(artifact)
+    require_parity(artifact)
+    try:
+        finished = exporter.finish(artifact)
+    except NotCompiledError as error:
+        _describe(artifact)  # which now says what is left to do
+        return Delivery([artifact], str(error))
+    for one in finished:
+        _describe(one)
+    return Delivery([artifact, *finished])
+
+
+def _describe(artifact: Artifact) -> None:
+    artifact.save()
+    write_card(artifact)
