@@ -46,13 +46,17 @@ class Parity(BaseModel):
     """How the file in its own interpreter compares with the torch network, on real images.
 
     `accuracy_before` is the network's and `accuracy_after` the file's, on `accuracy_images` labelled
-    images; None without labels. `failures` says which bounds are broken, in words; empty on a pass.
+    images; None without labels. In TensorFlow Lite XNNPACK runs the file in `partitions` pieces and leaves
+    `plain_operators`, by count, to the interpreter's own kernels. `failures` says which bounds are broken,
+    in words; empty on a pass. `fault` is the layer where file and network part.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: int
     interpreter: str
+    partitions: int | None = None
+    plain_operators: dict[str, int] = Field(default_factory=dict)
     max_difference: float
     mean_difference: float
     largest_output: float

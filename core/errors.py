@@ -5,6 +5,8 @@
     ├── DataError             1   data that is absent, damaged or hostile
     ├── BudgetError           3   the budget is not met, or cannot be
     ├── DeviceError           4   the device cannot be reached or used
+    │   ├── CommandTimeoutError   (ehdnas.core.remote) what ran there was ended at its limit
+    │   └── ConnectionLostError   (ehdnas.core.remote) it stopped answering while in use
     ├── MeasurementError      1   the device answered, but this model could not be measured
     ├── ExportError           1   the network cannot be expressed for the target
     │   └── UnsupportedOperatorError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from ehdnas.core.errors import DataError, EhdnasError
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if need be, against others that ask for it here; waits for its turn.
+
+    For files that belong together and are renamed one by one. The system lets go when the process ends.
+
+    Raises:
+        EhdnasError: the folder cannot be made or opened.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise EhdnasError(f"cannot write {folder}: {error.strerror}; choose a writable folder") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Nothing here imports torch, TensorFlow or ONNX until a network is exported.
 
 from ehdnas.core.export_options import ExportOptions
 from ehdnas.exporters.base import Exporter, find_exporter
-from ehdnas.exporters.deliver import Delivery, deliver, export_network
+from ehdnas.exporters.deliver import Delivery, deliver, export_network, write_labels
 from ehdnas.exporters.parity import Reference, check_parity, require_parity, run_artifact
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "find_exporter",
     "require_parity",
     "run_artifact",
+    "write_labels",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -88,8 +89,6 @@ class Exporter(ABC):
             UsageError: `path` does not end in the target's suffix, or `input_shape` cannot be right.
             EhdnasError: the folder cannot be written.
         """
-        if path.suffix != self.suffix:
-            raise UsageError(f"{path}: a file for {self.target} must end in {self.suffix}")
         graph = network_graph(model, input_shape)
         images = [calibration] if isinstance(calibration, np.ndarray) else list(calibration or [])
         return self.export_graph(graph, path, metadata, images)
@@ -98,7 +97,9 @@ class Exporter(ABC):
         self, graph: Graph, path: Path, metadata: dict[str, Any] | None = None, images: Sequence[Array] = ()
     ) -> Artifact:
         """Write a graph whose batch norms are folded, as `export` does a network."""
-        carried = metadata or {}
+        if path.suffix != self.suffix:
+            raise UsageError(f"{path}: a file for {self.target} must end in {self.suffix}")
+        carried = _jsonable(metadata or {})
         versions = {"ehdnas": version("ehdnas"), "torch": version("torch"), **self.toolchain()}
         facts = {
             **carried,
@@ -168,6 +169,38 @@ class Exporter(ABC):
             scale=scale,
             zero_point=zero_point,
         )
+
+
+def _jsonable(metadata: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(metadata, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"metadata cannot be written as JSON: {error}; give plain numbers, texts and lists"
+        ) from error
+    return metadata
+
+
+def compiled_artifact(
+    source: Manifest, path: Path, versions: dict[str, str], details: dict[str, Any], **changes: Any
+) -> Artifact:
+    """Return the artifact of what a vendor's compiler made, at `path`, of a file with manifest `source`.
+
+    Its parity is unknown: only the device can run it.
+    """
+    described = {
+        "file": path.name,
+        "size_bytes": path.stat().st_size,
+        "sha256": sha256(path),
+        "versions": {**source.versions, **versions},
+        "parity": None,
+        "details": {
+            **source.details,
+            **details,
+            "compiled_from": {"file": source.file, "sha256": source.sha256},
+        },
+    }
+    return Artifact(path=path, manifest=source.model_copy(update={**described, **changes}))
 
 
 def network_graph(model: nn.Module, input_shape: Shape | Sequence[Shape]) -> Graph:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ehdnas.core.artifact import Artifact, Manifest, Parity, TensorSpec
+from ehdnas.core.artifact import Artifact, Manifest, TensorSpec
 from ehdnas.core.files import write_text
 
 
@@ -33,7 +33,7 @@ def model_card(manifest: Manifest) -> str:
         "",
         *_section("Use", _use(manifest)),
         *_section("Accuracy", _accuracy(manifest)),
-        *_section("Agreement with the network it was exported from", _parity(manifest.parity)),
+        *_section("Agreement with the network it was exported from", _parity(manifest)),
         *_section("Quantisation", _quantisation(manifest.details.get("quantisation"))),
         *_section("Edge TPU", _edge_tpu(manifest.details)),
         *_section("TensorRT", _tensorrt(manifest.details.get("tensorrt"))),
@@ -83,14 +83,19 @@ def _accuracy(manifest: Manifest) -> list[str]:
     ]
 
 
-def _parity(parity: Parity | None) -> list[str]:
+def _parity(manifest: Manifest) -> list[str]:
+    parity, source = manifest.parity, manifest.details.get("compiled_from")
+    if parity is None and source:
+        return [f"Not run here: compiled for the device from {_plain(source['file'])}; see its card."]
     if parity is None:
         return ["Never checked."]
     same = "" if parity.top1_agreement is None else f"; the same class for {parity.top1_agreement:.2%}"
     verdict = "passed" if parity.passed else f"FAILED: {_plain('; '.join(parity.failures))}"
+    fallback = ", ".join(f"{count} {_plain(name)}" for name, count in parity.plain_operators.items())
     return [
         f"{verdict}. {parity.images:,} images in {_plain(parity.interpreter)}: outputs differ by "
-        f"{parity.max_difference:.3g} at most and {parity.mean_difference:.3g} on average{same}."
+        f"{parity.max_difference:.3g} at most and {parity.mean_difference:.3g} on average{same}.",
+        *([f"On this CPU XNNPACK leaves {fallback} to plain kernels."] if fallback else []),
     ]
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ehdnas.core.artifact import Artifact
-from ehdnas.core.errors import NotCompiledError
+from ehdnas.core.artifact import Artifact, Parity
+from ehdnas.core.errors import DataError, NotCompiledError
 from ehdnas.core.export_options import ExportOptions
-from ehdnas.core.files import write_text
+from ehdnas.core.files import holding, write_text
 from ehdnas.exporters.base import Exporter, find_exporter, network_graph
 from ehdnas.exporters.card import write_card
 from ehdnas.exporters.parity import Reference, check_parity, find_fault, require_parity
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
+
+    from ehdnas.core.graph import Graph
 
     Array = NDArray[np.float32]
 
@@ -63,6 +65,8 @@ def export_network(
         NotCompiledError: all is written, but no compiler was there to finish the job.
         UnsupportedOperatorError, ExportError, DataError, UsageError, EhdnasError: as `Exporter.export`.
     """
+    if images.ndim != 4:
+        raise DataError(f"images of shape {tuple(images.shape)}; give them as (n, channels, height, width)")
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     exporter = find_exporter(target, options)
     given = [] if calibration is None else [calibration]
@@ -70,7 +74,7 @@ def export_network(
     delivery = deliver(exporter, path, Reference(model, images, labels), [shape], given, metadata or {})
     classes = (metadata or {}).get("classes")
     if classes:
-        write_text(Path(folder) / "labels.txt", "\n".join(map(str, classes)) + "\n")
+        write_labels(Path(folder), classes)
     if delivery.not_compiled is not None:
         raise NotCompiledError(delivery.not_compiled)
     return delivery.artifacts[-1]
@@ -90,15 +94,32 @@ def deliver(
         ParityError: the file disagrees with the network; the manifest says so, and where they part.
         UnsupportedOperatorError, ExportError, DataError, UsageError, EhdnasError: as `Exporter.export`.
     """
-    artifact = exporter.export(reference.model, shapes, path, metadata, calibration)
+    graph = network_graph(reference.model, shapes)
+    # File, manifest and card are of one export, even when another writes here at the same time.
+    with holding(path.parent):
+        artifact = exporter.export_graph(graph, path, metadata, calibration)
+        artifact.manifest.parity = _judged(exporter, artifact, reference, graph, calibration)
+        _describe(artifact)
+        require_parity(artifact)
+        return _finished(exporter, artifact)
+
+
+def write_labels(folder: Path, classes: Sequence[object]) -> None:
+    """Write `labels.txt`: line n names class n, so that a name is kept to one line."""
+    write_text(folder / "labels.txt", "".join(f"{' '.join(str(name).split())}\n" for name in classes))
+
+
+def _judged(
+    exporter: Exporter, artifact: Artifact, reference: Reference, graph: Graph, calibration: Sequence[Array]
+) -> Parity:
     parity = check_parity(artifact, reference, exporter.tolerance)
-    if not parity.passed:
-        graph = network_graph(reference.model, shapes)
-        fault = find_fault(exporter, reference.model, graph, reference.images, calibration)
-        parity = parity.model_copy(update={"fault": fault})
-    artifact.manifest.parity = parity
-    _describe(artifact)
-    require_parity(artifact)
+    if parity.passed:
+        return parity
+    fault = find_fault(exporter, reference.model, graph, reference.images, calibration)
+    return parity.model_copy(update={"fault": fault})
+
+
+def _finished(exporter: Exporter, artifact: Artifact) -> Delivery:
     try:
         finished = exporter.finish(artifact)
     except NotCompiledError as error:

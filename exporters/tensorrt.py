@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ehdnas.core.artifact import Artifact
-from ehdnas.core.errors import ExportError, NotCompiledError, UsageError
-from ehdnas.core.files import sha256
-from ehdnas.exporters.onnx import OnnxExporter
+from ehdnas.core.errors import DeviceError, ExportError, NotCompiledError, UsageError
+from ehdnas.exporters.base import compiled_artifact
+from ehdnas.exporters.onnx.exporter import OnnxExporter
 
 if TYPE_CHECKING:
     from ehdnas.core.remote import Completed, Transport
@@ -19,7 +19,8 @@ _ENGINE = "model.engine"
 # Where JetPack puts it, off the PATH of a log-in.
 _PLACES = ("trtexec", "/usr/src/tensorrt/bin/trtexec")
 _NO_SUCH_PROGRAM = (126, 127)
-_VERSION = re.compile(r"TensorRT[ .]?v?(\d[\d.]*)")
+# A line of its own says 8.5.2; the banner, which every version has, v8502.
+_VERSIONS = (re.compile(r"TensorRT version: (\d[\d.]*)"), re.compile(r"TensorRT v(\d+)"))
 
 
 class TensorRtExporter(OnnxExporter):
@@ -37,7 +38,7 @@ class TensorRtExporter(OnnxExporter):
 
         Raises:
             NotCompiledError: no trtexec is there; names the command to run on the Jetson.
-            ExportError: trtexec refuses the network, or takes too long.
+            ExportError: trtexec refuses the network, takes too long, or leaves no engine.
             DeviceError: the machine cannot be reached.
             UsageError: the compiler named is not one that TensorRT can have.
         """
@@ -47,12 +48,12 @@ class TensorRtExporter(OnnxExporter):
             source = there.put(artifact.path, "model.onnx")
             done = self._build(there, source, artifact)
             target = artifact.path.with_suffix(".engine")
-            there.get(_ENGINE, target)
+            self._fetch(there, target, artifact)
         return [_engine_artifact(artifact, target, done)]
 
     def _build(self, there: Transport, source: str, artifact: Artifact) -> Completed:
         for program in _PLACES:
-            done = there.run(_command(program, source, _ENGINE), self.options.compile_timeout_s)
+            done = self._run(there, _command(program, source, _ENGINE), artifact.path.name)
             if done.code == 0:
                 return done
             if done.code not in _NO_SUCH_PROGRAM:
@@ -64,12 +65,36 @@ class TensorRtExporter(OnnxExporter):
             f"copy the file to the Jetson and run: {command}"
         )
 
+    def _run(self, there: Transport, command: list[str], name: str) -> Completed:
+        from ehdnas.core.remote import CommandTimeoutError
+
+        limit_s = self.options.compile_timeout_s
+        try:
+            return there.run(command, limit_s)
+        except CommandTimeoutError as error:
+            raise ExportError(
+                f"trtexec was not done with {name} after {limit_s:g} s and was stopped; build the engine by "
+                "hand, or take a smaller network"
+            ) from error
+
+    def _fetch(self, there: Transport, target: Path, artifact: Artifact) -> None:
+        from ehdnas.core.remote import ConnectionLostError
+
+        try:
+            there.get(_ENGINE, target)
+        except ConnectionLostError:
+            raise
+        except DeviceError as error:
+            raise ExportError(
+                f"trtexec left no engine of {artifact.path.name}; to see why, run {_by_hand(artifact.path)}"
+            ) from error
+
 
 def _address(compiler: str) -> str:
     kind, _, host = compiler.partition(":")
     if compiler in ("auto", "path"):
         return "local"
-    if kind != "ssh" or not host:
+    if kind != "ssh" or host in ("", "local"):
         raise UsageError(f"'{compiler}' cannot build a TensorRT engine; give auto, path or ssh:USER@JETSON")
     return host
 
@@ -84,25 +109,21 @@ def _by_hand(path: Path) -> str:
 
 def _reason(done: Completed) -> str:
     lines = (done.stdout + b"\n" + done.stderr).decode(errors="replace").splitlines()
-    errors = [line for line in lines if "[E]" in line or "rror" in line]
-    text = (errors or [line for line in lines if line.strip()] or ["no reason given"])[-1].strip()
+    # The first error is the cause; the last one is always that the engine was not set up.
+    told = [line for line in lines if "[E]" in line] or [line for line in lines if line.strip()][-1:]
+    text = told[0].strip() if told else f"it ended with exit code {done.code} and said nothing"
     return "".join(char for char in text if char.isprintable())[:300]
 
 
+def _version(done: Completed) -> str:
+    text = done.stdout.decode(errors="replace")
+    found = [match[1].rstrip(".") for pattern in _VERSIONS if (match := pattern.search(text))]
+    return found[0] if found else "unknown"
+
+
 def _engine_artifact(artifact: Artifact, path: Path, done: Completed) -> Artifact:
-    found = _VERSION.search(done.stdout.decode(errors="replace"))
-    version = found[1].rstrip(".") if found else "unknown"
-    source = artifact.manifest
-    changes = {
-        "file": path.name,
-        "precision": "fp16",
-        "size_bytes": path.stat().st_size,
-        "sha256": sha256(path),
-        "versions": {**source.versions, "tensorrt": version},
-        "details": {
-            **source.details,
-            "tensorrt": {"version": version, "command": _by_hand(artifact.path)},
-            "compiled_from": {"file": source.file, "sha256": source.sha256},
-        },
-    }
-    return Artifact(path=path, manifest=source.model_copy(update=changes))
+    version = _version(done)
+    built = {"version": version, "command": _by_hand(artifact.path)}
+    return compiled_artifact(
+        artifact.manifest, path, {"tensorrt": version}, {"tensorrt": built}, precision="fp16"
+    )

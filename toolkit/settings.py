@@ -48,6 +48,7 @@ class Settings(BaseModel):
     finetune_steps: int = Field(0, ge=0, description="steps of quantisation-aware fine-tuning")
     dilated: Literal["expand", "keep"] = Field("expand", description="dilated kernels for the Edge TPU")
     compiler: str = Field("auto", description="vendor's compiler: auto, path, docker:IMAGE, ssh:USER@HOST")
+    compile_timeout_s: float = Field(600.0, gt=0, description="longest that a vendor's compiler may take")
     segments: int = Field(1, ge=1, le=64, description="pieces the Edge TPU compiler cuts the network into")
 
     @field_validator("budget")

@@ -84,11 +84,12 @@ def _affine(node: Node, params: Params, x: Tensor) -> Tensor:
 
 
 def _max_pool(node: Node, params: Params, x: Tensor) -> Tensor:
-    return F.max_pool2d(x, **_window(node))
+    made: Tensor = F.max_pool2d(x, **_window(node))
+    return made
 
 
 def _avg_pool(node: Node, params: Params, x: Tensor) -> Tensor:
-    return F.avg_pool2d(x, **_window(node), count_include_pad=node.attrs["count_include_pad"])
+    return F.avg_pool2d(x, **_window(node), count_include_pad=False)
 
 
 def _window(node: Node) -> dict[str, Any]:

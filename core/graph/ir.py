@@ -37,7 +37,7 @@ class Node:
     | `leaky_relu` | slope | |
     | `softmax` (over the classes) | | |
     | `max_pool` | kernel, stride, padding | |
-    | `avg_pool` | kernel, stride, padding, count_include_pad | |
+    | `avg_pool` (padding left out of the mean) | kernel, stride, padding | |
     | `global_pool` (mean over height and width, both kept) | | |
     | `add`, `sub`, `mul`, `concat` (channels) | | |
     | `slice` | starts, stops, steps: one a dimension | |

@@ -237,14 +237,16 @@ def _avg_pool(
     size, pads = _pair(kernel), _pair(padding)
     if size == x.shape[2:] and pads == (0, 0):
         return call.emit("global_pool", (x,))
-    return call.emit(
-        "avg_pool",
-        (x,),
-        kernel=size,
-        stride=_pair(stride or kernel),
-        padding=pads,
-        count_include_pad=count_include_pad,
-    )
+    step = _pair(stride or kernel)
+    if count_include_pad and pads != (0, 0):
+        # Zeros that count are what a convolution pads with. OpenCV's pool gets such a mean wrong.
+        channels = x.shape[1]
+        weight = np.full((channels, 1, *size), 1 / prod(size), np.float32)
+        params = {"weight": weight, "bias": np.zeros(channels, np.float32)}
+        return call.emit(
+            "conv", (x,), params=params, stride=step, padding=pads, dilation=(1, 1), groups=channels
+        )
+    return call.emit("avg_pool", (x,), kernel=size, stride=step, padding=pads)
 
 
 @_handles("adaptive_avg_pool2d")

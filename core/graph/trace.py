@@ -145,6 +145,9 @@ class _Walk:
         if call.operator in IDENTITIES:
             return args[0]
         try:
+            if any(not isinstance(size, int) for size in call.shape):
+                call.shape = ()
+                raise call.refusal("whose result's shape depends on the data")
             result = _translate(call, args, kwargs)
         except Refusal as refusal:
             call.emitted.clear()

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ehdnas.core.artifact import Artifact, Manifest
 from ehdnas.core.errors import NotCompiledError
-from ehdnas.core.files import sha256
-from ehdnas.exporters.base import Written
+from ehdnas.exporters.base import Written, compiled_artifact
 from ehdnas.exporters.edgetpu.compiler import Compiled, CompilerOptions, find_compiler
 from ehdnas.exporters.edgetpu.rules import check_file
-from ehdnas.exporters.tflite_file import read_tflite
-from ehdnas.exporters.tflite_int8 import TfliteInt8Exporter
+from ehdnas.exporters.tflite.file import read_tflite
+from ehdnas.exporters.tflite.int8 import TfliteInt8Exporter
 
 if TYPE_CHECKING:
     from ehdnas.core.graph import Array, Graph
@@ -59,23 +58,17 @@ class EdgeTpuExporter(TfliteInt8Exporter):
                 "(x86-64 Linux), or name a container or host: --compiler docker:IMAGE or ssh:USER@HOST"
             )
         (compiled,) = compiler.compile([artifact.path], artifact.path.parent)
-        return [
-            _compiled_artifact(artifact.manifest, compiled, index) for index in range(len(compiled.files))
-        ]
+        return [_compiled(artifact.manifest, compiled, index) for index in range(len(compiled.files))]
 
 
-def _compiled_artifact(source: Manifest, compiled: Compiled, index: int) -> Artifact:
-    path = compiled.files[index]
+def _compiled(source: Manifest, compiled: Compiled, index: int) -> Artifact:
     version = compiled.compilation.compiler_version
-    changes = {
-        "file": path.name,
-        "size_bytes": path.stat().st_size,
-        "sha256": sha256(path),
-        "versions": {**source.versions, **({"edgetpu_compiler": version} if version else {})},
-        "details": {
-            **source.details,
-            "compilation": compiled.segments[index].model_dump(),
-            "compiled_from": {"file": source.file, "sha256": source.sha256},
-        },
-    }
-    return Artifact(path=path, manifest=source.model_copy(update=changes))
+    # A segment takes and gives what its place in the network is, which the compiler does not say.
+    ends: dict[str, Any] = {"inputs": [], "outputs": []} if len(compiled.files) > 1 else {}
+    return compiled_artifact(
+        source,
+        compiled.files[index],
+        {"edgetpu_compiler": version} if version else {},
+        {"compilation": compiled.segments[index].model_dump()},
+        **ends,
+    )

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ehdnas.exporters.tflite_file import TfliteFile, TfliteOperator, TfliteTensor
+from ehdnas.exporters.tflite.file import TfliteFile, TfliteOperator, TfliteTensor
 
 # The compiler's own words, which our reasons begin with.
 UNSUPPORTED = "Operation not supported"

@@ -12,7 +12,7 @@ from collections import Counter
 from pydantic import BaseModel, ConfigDict
 
 from ehdnas.exporters.edgetpu.limits import LIMITATION, Node, why_not
-from ehdnas.exporters.tflite_file import TfliteFile, TfliteOperator, TfliteTensor
+from ehdnas.exporters.tflite.file import TfliteFile, TfliteOperator, TfliteTensor
 
 MAPPED = "Mapped to Edge TPU"
 # The compiler's own words, which our reasons begin with.

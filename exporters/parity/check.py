@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ehdnas.core.artifact import Artifact, Parity, Tolerance
-from ehdnas.core.errors import ExportError, ParityError
+from ehdnas.core.errors import DataError, ExportError, ParityError
 from ehdnas.exporters.parity.difference import accuracy_breach, breaches, difference
 from ehdnas.exporters.parity.run import Outcome, run_artifact
 
@@ -27,6 +27,7 @@ class Reference:
     """A network and the images it is judged on; it is run on them once, whatever is compared with it.
 
     `images` are normalised, (n, C, H, W), one array for each input; `labels` (n) are the classes, if known.
+    DataError says that the two differ in number.
     """
 
     def __init__(
@@ -35,6 +36,8 @@ class Reference:
         self.model = model
         self.images: list[Array] = [images] if isinstance(images, np.ndarray) else list(images)
         self.labels = labels
+        if labels is not None and len(labels) != len(self.images[0]):
+            raise DataError(f"{len(labels)} labels for {len(self.images[0])} images; give one for each")
 
     @cached_property
     def outputs(self) -> Array:
@@ -84,6 +87,8 @@ def compare(path: Path, outcome: Outcome, reference: Reference, tolerance: Toler
     return Parity(
         images=len(expected),
         interpreter=outcome.interpreter,
+        partitions=outcome.facts.get("partitions"),
+        plain_operators=outcome.facts.get("plain_operators", {}),
         max_difference=found.largest,
         mean_difference=found.mean,
         largest_output=found.largest_output,

@@ -12,6 +12,7 @@ from ehdnas.core.artifact import Tolerance
 Array = NDArray[np.float32]
 
 _FINITE = float(np.finfo(np.float32).max)
+_WORST = 1e18
 # So many images may change class for the worse before a share of them is judged: few images prove little.
 _IMAGES_ALLOWED = 2
 
@@ -37,18 +38,22 @@ def difference(actual: Array, expected: Array) -> Difference:
 
     A number that is not finite counts as differing by the largest float32.
     """
-    wanted = np.nan_to_num(expected.astype(np.float64), nan=_FINITE)
-    apart = np.nan_to_num(np.abs(actual - expected.astype(np.float64)), nan=_FINITE, posinf=_FINITE)
+    wanted = np.nan_to_num(expected.astype(np.float64), nan=_FINITE, posinf=_FINITE, neginf=-_FINITE)
+    with np.errstate(invalid="ignore"):  # infinity less infinity, which is no number
+        apart = np.abs(actual - expected.astype(np.float64))
+    apart = np.nan_to_num(apart, nan=_FINITE, posinf=_FINITE)
     # A single class has nothing to be told apart from; then it is its size that counts.
     centre = wanted.mean(1, keepdims=True) if wanted.shape[1] > 1 else 0.0
     spread = float(np.sqrt(np.mean((wanted - centre) ** 2)))
-    error = float(np.sqrt(np.mean(np.minimum(apart, 1e18) ** 2)))
+    error = float(np.sqrt(np.mean(np.minimum(apart, _WORST) ** 2)))
     vectors = expected.ndim == 2
+    # Against outputs that are no numbers every error is small.
+    compared = bool(np.isfinite(expected).all() and np.isfinite(actual).all())
     return Difference(
         largest=float(apart.max()),
         mean=float(min(apart.mean(), _FINITE)),
         largest_output=float(min(np.abs(wanted).max(), _FINITE)),
-        noise=0.0 if error == 0 else min(error / max(spread, 1e-12), 1e18),
+        noise=_WORST if not compared else min(error / max(spread, 1e-12), _WORST),
         agreement=float((actual.argmax(1) == expected.argmax(1)).mean()) if vectors else None,
     )
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ehdnas.core.errors import DataError, ExportError
+from ehdnas.core.errors import DataError, EhdnasError, ExportError
+from ehdnas.exporters.tflite.file import read_tflite, sound_scales
 
 Array = NDArray[np.float32]
 
@@ -47,6 +49,7 @@ def run_artifact(
     Raises:
         ExportError: the interpreter refuses the file, aborts, or takes too long.
         DataError: there is no such file, or there are no images.
+        EhdnasError: there is no room for the images among the temporary files.
     """
     several: list[Array] = [images] if isinstance(images, np.ndarray) else list(images)
     if not path.is_file():
@@ -54,14 +57,34 @@ def run_artifact(
     if not several or not len(several[0]):
         raise DataError(f"no images to run {path} on; give at least one")
     limit_s = _START_S + _IMAGE_S * len(several[0]) if timeout_s is None else timeout_s
+    _require_sound(path)
     with tempfile.TemporaryDirectory(prefix="ehdnas-") as folder:
         source, result = Path(folder, "images.npz"), Path(folder, "result.npz")
         arrays = {str(i): np.ascontiguousarray(one, dtype=np.float32) for i, one in enumerate(several)}
-        np.savez(source, **arrays)  # type: ignore[arg-type]
+        try:
+            np.savez(source, **arrays)  # type: ignore[arg-type]
+        except OSError as error:
+            raise EhdnasError(
+                f"cannot write images to {folder}: {error.strerror or error}; free some space or set TMPDIR"
+            ) from error
         _run([python, "-P" if python == sys.executable else "-s"], path, source, result, limit_s)
         with np.load(result, allow_pickle=False) as stored:
             facts = json.loads(str(stored["facts"]))
             return Outcome(stored["outputs"], facts.pop("interpreter"), facts)
+
+
+def _require_sound(path: Path) -> None:
+    """Refuse a TensorFlow Lite file whose scales abort interpreters; what is no such file is theirs to judge.
+
+    Raises:
+        ExportError: it has such a scale.
+    """
+    if path.suffix != ".tflite":
+        return
+    with suppress(DataError):
+        unsound = sound_scales(read_tflite(path))
+        if unsound:
+            raise ExportError(f"{path} would end its interpreter: {unsound[0]}; export it again")
 
 
 def _run(python: list[str], path: Path, source: Path, result: Path, timeout_s: float) -> None:

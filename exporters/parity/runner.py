@@ -40,8 +40,8 @@ def _open_tflite(path: str) -> tuple[Run, dict[str, Any]]:
     module, name = _interpreter()
     interpreter = module.Interpreter(model_path=path, num_threads=1)
     interpreter.allocate_tensors()
-    # Listed in the order of their tensors; ours are named so that sorting gives the network's own.
-    sources = sorted(interpreter.get_input_details(), key=lambda one: str(one["name"]))
+    # Listed in the order of their tensors; ours are numbered, input10 after input9.
+    sources = sorted(interpreter.get_input_details(), key=lambda one: (len(one["name"]), one["name"]))
     result = interpreter.get_output_details()[0]
 
     def run(images: list[np.ndarray]) -> np.ndarray:

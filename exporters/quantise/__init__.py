@@ -42,11 +42,11 @@ def quantise(graph: Graph, images: Sequence[Array], options: ExportOptions) -> Q
     """Return `graph`, lowered for int8, with ranges chosen on images [n, C, H, W], one array an input.
 
     Every fourth image is kept apart to judge on, and what errs least on those is kept: of the methods for
-    ranges, of the network as it is and with its biases corrected, or fine-tuned.
+    ranges, of the network as it is and with its biases corrected, or fine-tuned (on all images but those).
 
     Raises:
         DataError: the images do not fit the network, are too few, or say nothing.
-        ExportError: fine-tuning diverged.
+        ExportError: the network makes values that are no numbers, or fine-tuning diverged.
     """
     require_calibration(graph, images)
     few = [one[:_CALIBRATED_ON] for one in images]
@@ -67,7 +67,8 @@ def quantise(graph: Graph, images: Sequence[Array], options: ExportOptions) -> Q
     best = min(noise, key=lambda name: noise[name])
     ranges = found[best][1]
     if options.finetune_steps:
-        tuned = fine_tune(graph, ranges, images, options.finetune_steps, options.seed)
+        others = [np.delete(one, np.s_[:_CALIBRATED_ON:_JUDGED], axis=0) for one in images]
+        tuned = fine_tune(graph, ranges, others, options.finetune_steps, options.seed)
         judge("fine-tuned", tuned, ranges)
     if options.bias_correction:
         judge("bias corrected", correct_bias(graph, ranges, [one[:_CORRECTED_ON] for one in fitted]), ranges)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ehdnas.core.errors import ExportError
 from ehdnas.core.export_options import Method
 from ehdnas.core.graph import Array, Graph, Value, batches, execute
 from ehdnas.exporters.quantise.scheme import HIGH, LOW, Range, fixed_ranges, quantised_values, share_scales
@@ -40,12 +42,18 @@ class Histogram:
 
 
 def observe(graph: Graph, images: Sequence[Array]) -> dict[str, Histogram]:
-    """Return the histogram of each value that gets an int8 tensor, over images [n, C, H, W]."""
+    """Return the histogram of each value that gets an int8 tensor, over images [n, C, H, W].
+
+    Raises:
+        ExportError: the network makes values that are no numbers.
+    """
     wanted = set(quantised_values(graph))
     extremes: dict[str, tuple[float, float]] = {}
 
     def widen(name: str, x: Tensor) -> None:
         low, high = (float(one) for one in torch.aminmax(x))
+        if not math.isfinite(high - low):
+            raise ExportError(f"the network makes values that are no numbers (at {name}); check its weights")
         before = extremes.get(name, (low, high))
         extremes[name] = min(low, before[0]), max(high, before[1])
 
@@ -112,7 +120,9 @@ def _entropy(seen: Histogram) -> tuple[float, float]:
     def divergence(low: float, high: float) -> float:
         levels = np.round((np.clip(seen.centres, low, high) - low) / (high - low) * (HIGH - LOW)).astype(int)
         inside = (seen.centres >= low) & (seen.centres <= high)
-        if not inside.any():  # of values that stay away from zero, which every range must hold
+        # Fewer bins than levels lose nothing, whatever they clip. (Values that stay away from zero come to
+        # that: the range must hold zero.)
+        if inside.sum() < HIGH - LOW:
             return float("inf")
         kept = np.where(inside, seen.counts, 0.0)
         # What a level holds, spread evenly over the bins that fell into it and held anything.
@@ -120,7 +130,7 @@ def _entropy(seen: Histogram) -> tuple[float, float]:
         mass = np.bincount(levels, kept, HIGH - LOW + 1)[levels]
         spread = np.where(kept > 0, mass / np.maximum(held, 1), 0.0)
         # What is clipped is found at the ends.
-        reference, (first, *_, last) = kept.copy(), np.flatnonzero(inside)
+        reference, (first, last) = kept.copy(), np.flatnonzero(inside)[[0, -1]]
         reference[first] += seen.counts[seen.centres < low].sum()
         reference[last] += seen.counts[seen.centres > high].sum()
         p, q = reference / reference.sum(), spread / max(float(spread.sum()), _NOTHING)

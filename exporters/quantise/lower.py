@@ -10,11 +10,12 @@ from ehdnas.core.graph import Graph, Node, Value
 
 
 def lower_for_int8(graph: Graph, hardswish: bool = False) -> Graph:
-    """Return the graph with per-channel scaling as a depthwise convolution and no hard sigmoid.
+    """Return the graph with per-channel scaling as a depthwise convolution, no hard sigmoid, no pool's ReLU.
 
     A convolution has a scale for each channel and an int32 shift, a multiplication by a constant one
     scale for all. With `hardswish` that operator is written out too, for targets that have none.
     """
+    graph = _part_pools(graph)
     nodes: list[Node] = []
     for node in graph.nodes:
         if node.op == "affine" and len(node.output.shape) == 4:
@@ -32,6 +33,34 @@ def lower_for_int8(graph: Graph, hardswish: bool = False) -> Graph:
         else:
             nodes.append(node)
     return graph.with_nodes(nodes)
+
+
+def _part_pools(graph: Graph) -> Graph:
+    """Return the graph with no ReLU as all that follows a pool.
+
+    TensorFlow's converter makes the two one operator, and then refuses it: a pool cannot rescale, as a ReLU
+    must. Before a max pool the ReLU gives the same; after an average pool a convolution can have it.
+    """
+    uses, producers = graph.uses(), graph.producers()
+    nodes: list[Node] = []
+    moved = False
+    for node in graph.nodes:
+        before = producers.get(node.inputs[0].name)
+        if node.op not in ("relu", "relu6") or before is None or uses[before.output.name] != 1:
+            nodes.append(node)
+        elif before.op == "max_pool":
+            early = Value(f"{node.name}_early", before.inputs[0].shape)
+            nodes.append(replace(node, name=early.name, inputs=before.inputs, output=early))
+            nodes.append(replace(before, inputs=(early,), output=node.output))
+            moved = True
+        elif before.op == "avg_pool":
+            copy = Value(f"{node.name}_copy", node.output.shape)
+            ones = np.ones(copy.shape[1], np.float32)
+            nodes += [_scaling(before, before.output, copy, ones, 0 * ones), replace(node, inputs=(copy,))]
+        else:
+            nodes.append(node)
+    # What a ReLU was moved past may have been one of several pools.
+    return _part_pools(graph.with_nodes(nodes)) if moved else graph.with_nodes(nodes)
 
 
 def _split(node: Node) -> list[Node]:

@@ -38,7 +38,7 @@ class Range:
 
     @classmethod
     def around(cls, low: float, high: float) -> Range:
-        """Return the narrowest usable range that holds [low, high] and zero, zero on a level exactly."""
+        """Return the range that spans [low, high] and zero, moved by half a level so that zero is on one."""
         low, high = min(low, 0.0), max(high, 0.0)
         if high - low < _NARROWEST:
             high = low + _NARROWEST

@@ -35,7 +35,7 @@ def noise_of(graph: Graph, ranges: Ranges, images: Sequence[Array], expected: Se
     with torch.no_grad():
         made = torch.cat([simulate(graph, ranges, batch) for batch in batches(images)])
     wanted = torch.cat(list(expected))
-    return float(((made - wanted) ** 2).mean() / wanted.var().clamp(min=1e-12))
+    return float(((made - wanted) ** 2).mean() / wanted.var(correction=0).clamp(min=1e-12))
 
 
 def correct_bias(graph: Graph, ranges: Ranges, images: Sequence[Array]) -> Graph:

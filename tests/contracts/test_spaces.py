@@ -94,3 +94,46 @@ def test_the_parts_hold_the_work_of_the_network(space):
         total = sum(layer_table(part.module, part.inputs[0]).macs for part in (*parts.fixed, *chosen))
         network = space.network(architecture, SHAPE)
         assert total == layer_table(network, SHAPE.image).macs
+
+
+def test_every_choice_that_costs_something_has_a_name(space):
+    """An operation has one name in every slot, and the names are what can be left out."""
+    named = {at: space.choice_name(*at) for at in space.parts(SHAPE).chosen}
+    assert named and all(name and name.isprintable() and "," not in name for name in named.values())
+    assert "unmapped" not in named.values()  # which a user writes for what a device cannot run
+    for slot in {slot for slot, _ in named}:
+        own = [name for at, name in named.items() if at[0] == slot]
+        assert len(set(own)) == len(own), "two choices of a slot must be told apart"
+    for part in (part for parts in space.parts(SHAPE).chosen.values() for part in parts):
+        assert part.inputs and all(len(image) == 3 for image in part.inputs)
+
+
+def test_leaving_nothing_out_leaves_the_space(space):
+    same = space.without(frozenset())
+    assert same is space or same == space
+    assert space.allows(space.reference)
+    assert not space.allows(Architecture(()))
+    with pytest.raises(UsageError):
+        space.without(frozenset({"no such choice"}))
+
+
+def test_a_choice_left_out_is_not_sampled_and_can_be_read(space):
+    names = sorted({space.choice_name(*at) for at in space.parts(SHAPE).chosen})
+    try:
+        fewer = space.without(frozenset(names[:1]))
+    except UsageError as error:
+        assert "--exclude" in str(error)  # a space need not be able to
+        return
+    drawn = [fewer.sample(np.random.default_rng(seed)) for seed in range(20)]
+    for architecture in (*drawn, fewer.most_likely(fewer.initial_logits())):
+        assert fewer.allows(architecture) and space.allows(architecture)
+        taken = {fewer.choice_name(*at) for at in enumerate(architecture.choices)}
+        assert names[0] not in taken
+    assert fewer.parse(space.text(space.reference)) == space.reference
+
+
+def test_cells_are_the_network_cut_where_it_can_be(space):
+    for cell in space.cells(space.reference, SHAPE):
+        module = cell.module.eval()
+        out = module(*(torch.randn(2, *image) for image in cell.inputs))
+        assert out.shape[0] == 2 and torch.isfinite(out).all()

@@ -17,7 +17,7 @@ from torch import nn
 from ehdnas.core.errors import DataError
 from ehdnas.core.graph import layer_table, read_onnx_table
 from ehdnas.core.layers import Layer
-from ehdnas.exporters.onnx import OnnxExporter
+from ehdnas.exporters.onnx.exporter import OnnxExporter
 
 
 def costly(table):

@@ -9,7 +9,7 @@ from ehdnas.core.errors import DataError
 from ehdnas.exporters import find_exporter
 from ehdnas.exporters.edgetpu.limits import RULES
 from ehdnas.exporters.edgetpu.rules import StaticReport, check_file
-from ehdnas.exporters.tflite_file import TfliteFile, TfliteOperator, TfliteTensor, parse_tflite, read_tflite
+from ehdnas.exporters.tflite.file import TfliteFile, TfliteOperator, TfliteTensor, parse_tflite, read_tflite
 
 SUBGRAPH = "More than one subgraph is not supported"
 TYPE = "Operation is working on an unsupported data type"

@@ -76,8 +76,8 @@ def test_hardswish_is_one_operator(tmp_path, operators_of):
 def test_windows_are_exact_in_tensorflow(layer, stride, size):
     """Against the twin run eagerly, which is quick: every odd size, stride and padding rule."""
     from ehdnas.core.graph import trace
-    from ehdnas.exporters.tflite import load_tensorflow
-    from ehdnas.exporters.twin import Twin
+    from ehdnas.exporters.tflite.exporter import load_tensorflow
+    from ehdnas.exporters.tflite.twin import Twin
 
     torch.manual_seed(0)
     model, image = layer(stride), torch.randn(1, 3, size, size)

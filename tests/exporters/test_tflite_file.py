@@ -11,8 +11,8 @@ from tflite_files import classifier, convert, edited, weights
 
 from ehdnas.core.errors import DataError
 from ehdnas.exporters import find_exporter
-from ehdnas.exporters.tflite_file import TfliteFile, parse_tflite, read_tflite, sound_scales
-from ehdnas.exporters.tflite_schema import load_schema
+from ehdnas.exporters.tflite.file import TfliteFile, parse_tflite, read_tflite, sound_scales
+from ehdnas.exporters.tflite.schema import load_schema
 
 
 def interpreter_of(data):

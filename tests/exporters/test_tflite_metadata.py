@@ -10,9 +10,9 @@ from tflite_files import classifier, convert, edited, weights
 
 from ehdnas.core.errors import DataError, EhdnasError, ExportError
 from ehdnas.exporters import find_exporter
-from ehdnas.exporters.tflite_file import parse_tflite
-from ehdnas.exporters.tflite_metadata import read_metadata, write_metadata
-from ehdnas.exporters.tflite_schema import load_schema
+from ehdnas.exporters.tflite.file import parse_tflite
+from ehdnas.exporters.tflite.metadata import read_metadata, write_metadata
+from ehdnas.exporters.tflite.schema import load_schema
 
 ENTRIES = {"ehdnas.genotype": '{"normal": ["é"]}'.encode(), "ehdnas.note": b"\x00\xff" * 9}
 

@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 
-from ehdnas.exporters.tflite import load_tensorflow
-from ehdnas.exporters.tflite_schema import load_schema
+from ehdnas.exporters.tflite.exporter import load_tensorflow
+from ehdnas.exporters.tflite.schema import load_schema
 
 
 def weights(*shape):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ehdnas.pipeline.export import Exported
 
 _EXPORTED = "run `ehdnas search`, then `ehdnas train`"
+# What a search leaves out is no concern of an export or a check.
+_EVERY_CHOICE = {"exclude": ""}
 
 
 def export(
@@ -46,6 +48,7 @@ def export(
         "data": data, "channels": channels, "cells": cells, "image_size": image_size, "int8_io": int8_io,
         "calibration": calibration, "calibration_images": calibration_images,
         "finetune_steps": finetune_steps, "dilated": dilated, "compiler": compiler, "segments": segments,
+        **_EVERY_CHOICE,
     }  # fmt: skip
     found = _export(model, target, untrained, part, run, out, flags)
     if json:
@@ -72,7 +75,7 @@ def check(
         _emit_report(check_tflite(Path(model)), model, json)
         return
     flags = {"data": data, "space": space, "channels": channels, "cells": cells, "image_size": image_size}
-    context = o.make_context({**flags, "dilated": dilated})
+    context = o.make_context({**flags, **_EVERY_CHOICE, "dilated": dilated})
     if model is not None:
         from ehdnas.pipeline.inspect import read_genotype
         from ehdnas.pipeline.mapping import check_genotype
@@ -115,7 +118,8 @@ def _export(
     flags: dict[str, Any],
 ) -> Exported:  # fmt: skip
     """Check what was asked for and hand it to the export stage."""
-    trained = model is None or model.endswith(".safetensors") or ":" in model
+    # A genotype in JSON has colons too.
+    trained = model is None or model.endswith(".safetensors") or (":" in model and model.strip()[0] != "{")
     if untrained and model is None:
         raise UsageError("--untrained needs a genotype: ehdnas export DARTS_V2 --untrained --out DIR")
     if untrained == trained:
@@ -147,16 +151,20 @@ def _export(
         what = subject.checkpoint_subject(Path(model))
     else:
         what = subject.module_subject(context, model)
-    return stage.export_subject(context, what, targets, out)
+    return stage.export_subject(context, what, targets, out, stage.Exported())
 
 
 def _artifact_lines(record: dict[str, Any]) -> dict[str, str]:
     parity = record["parity"]
-    agreement = parity["top1_agreement"]
-    same = "" if agreement is None else f", top-1 agreement {agreement:.1%}"
     lines = {
         "file": record["file"],
         "target": f"{record['target']}, {record['precision']}, {record['size_bytes']:,} bytes",
+    }
+    if parity is None:
+        return {**lines, "parity": "not run here: compiled for the device from the file above"}
+    agreement = parity["top1_agreement"]
+    same = "" if agreement is None else f", top-1 agreement {agreement:.1%}"
+    lines |= {
         "parity": f"max difference {parity['max_difference']:.1e}{same} on {parity['images']} images",
         "file accuracy": "not measured: no labels that this network learnt",
     }
@@ -175,12 +183,16 @@ def _emit_edgetpu(record: dict[str, Any]) -> None:
 
 
 def _compiled_lines(compiled: dict[str, Any]) -> dict[str, str]:
-    streamed = compiled["streamed_bytes"]
-    return {
+    cached, streamed = compiled["cached_bytes"], compiled["streamed_bytes"]
+    lines = {
         "edge tpu": f"{compiled['on_tpu']} operators mapped, {compiled['on_cpu']} on the CPU, "
-        f"{compiled['subgraphs']} subgraphs, by compiler {compiled['compiler_version']}",
-        "parameters": f"{compiled['cached_bytes']} bytes on the chip, {streamed} streamed at each run",
+        f"by compiler {compiled['compiler_version'] or 'of unknown version'}",
+        "subgraphs": str(compiled["subgraphs"] or "not said"),
+        "parameters": f"{cached} bytes on the chip, {streamed} streamed at each run",
     }
+    if cached is None or streamed is None:
+        lines["parameters"] = "where they lie, the compiler did not say"
+    return lines
 
 
 def _emit_report(report: StaticReport, name: str, json: bool) -> None:

@@ -9,7 +9,7 @@ from ehdnas.core.errors import NotCompiledError
 from ehdnas.core.export_options import ExportOptions
 from ehdnas.exporters.edgetpu.compiler import CompilerOptions, find_compiler
 from ehdnas.exporters.edgetpu.rules import check_file
-from ehdnas.exporters.tflite_file import read_tflite
+from ehdnas.exporters.tflite.file import read_tflite
 from ehdnas.pipeline.reporter import Reporter
 
 

@@ -20,6 +20,8 @@ from ehdnas.settings import Settings
 from ehdnas.workspace import Workspace
 
 DEFAULT_DEVICE = "ehdnas-generic"
+UNMAPPED = "unmapped"
+"""What `exclude` says for "the choices that would not map on the device"."""
 # Networks of the size each data set is usually judged with; 224 pixels need the ImageNet stem.
 _SIZES = {"digits": (8, 5), "cifar10": (16, 8), "images": (16, 8), "imagenet": (48, 14)}
 _IMAGENET_STEM_FROM = 128
@@ -37,8 +39,9 @@ class Context:
     @cached_property
     def space(self) -> Space:
         """The search space, without the choices that the settings exclude."""
-        names = (name.strip() for name in self.settings.exclude.split(","))
-        return find_space(self.settings.space).without(frozenset(name for name in names if name))
+        # The search turns "unmapped" into names; until then it leaves nothing out.
+        names = {name.strip() for name in self.settings.exclude.split(",")} - {"", UNMAPPED}
+        return find_space(self.settings.space).without(frozenset(names))
 
     @cached_property
     def dataset(self) -> Dataset:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from ehdnas.core.artifact import Artifact
 from ehdnas.core.errors import DataError, UsageError
-from ehdnas.core.files import atomic_path, write_json, write_text
+from ehdnas.core.files import atomic_path, write_json
 from ehdnas.core.images.dataset import Dataset, normalise
 from ehdnas.core.plugins import plugin_names
 from ehdnas.core.text import nearest
-from ehdnas.exporters import Delivery, Reference, deliver, find_exporter
+from ehdnas.exporters import Delivery, Reference, deliver, find_exporter, write_labels
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.subject import Subject, trained_subject
 from ehdnas.pipeline.train import load_trained, weights_problem
@@ -55,19 +55,28 @@ def export_run(context: Context, run: Run, targets: list[str], out: Path | None)
         raise DataError(f"{run.weights} is {problem}; run `ehdnas train --resume`")
     with run.working():
         run.forget("verify")
-        found = export_subject(
-            context, trained_subject(load_trained(run.weights)), targets, out or run.folder / "export"
-        )
-        before = run.read("export")["artifacts"] if run.has("export") else []
-        made = {record["file"] for record in found.records}
-        # Other targets' files of the same network are still there, and still good.
-        kept = [one for one in before if one["file"] not in made and Path(one["file"]).is_file()]
-        run.write("export", {"artifacts": [*kept, *found.records]})
-    return found
+        subject = trained_subject(load_trained(run.weights))
+        exported = Exported()
+        try:
+            export_subject(context, subject, targets, (out or run.folder / "export").absolute(), exported)
+        finally:
+            _remember(run, exported)  # what was made before a target failed, too
+    return exported
 
 
-def export_subject(context: Context, subject: Subject, targets: list[str], out: Path) -> Exported:
-    """Export a network, or a part of one, to each target.
+def _remember(run: Run, exported: Exported) -> None:
+    before = run.read("export")["artifacts"] if run.has("export") else []
+    made = {_place(record) for record in exported.records}
+    # Other targets' files of the same network are still there, and still good.
+    kept = [one for one in before if _place(one) not in made and Path(one["file"]).is_file()]
+    if kept or made:
+        run.write("export", {"artifacts": [*kept, *exported.records]})
+
+
+def export_subject(
+    context: Context, subject: Subject, targets: list[str], out: Path, exported: Exported
+) -> Exported:
+    """Export a network, or a part of one, to each target; `exported` grows as they are done, and is returned.
 
     Raises:
         UsageError: the network is not one for the data.
@@ -76,15 +85,16 @@ def export_subject(context: Context, subject: Subject, targets: list[str], out: 
     images, labels = _test_images(context, subject)
     reference = Reference(subject.network, images, labels)
     calibration = _calibration(context, subject)
-    exported = Exported()
-    for target in targets:
-        delivery = _export_one(context, subject, reference, calibration, target, out)
-        exported.records.extend(_record(artifact) for artifact in delivery.artifacts)
-        if delivery.not_compiled is not None:
-            exported.not_compiled.append(delivery.not_compiled)
-    if subject.takes_images:
-        write_text(out / "labels.txt", "\n".join(subject.meta["classes"]) + "\n")
-        _write_test_images(context.dataset, out)
+    try:
+        for target in targets:
+            delivery = _export_one(context, subject, reference, calibration, target, out)
+            exported.records.extend(_record(artifact) for artifact in delivery.artifacts)
+            if delivery.not_compiled is not None:
+                exported.not_compiled.append(delivery.not_compiled)
+    finally:
+        if exported.records and subject.takes_images:
+            write_labels(out, subject.meta["classes"])
+            _write_test_images(context.dataset, out)
     return exported
 
 
@@ -120,6 +130,10 @@ def _export_one(
     given = calibration if exporter.needs_images else []
     path = out / exporter.file_name(subject.name)
     return deliver(exporter, path, reference, subject.shapes, given, subject.meta)
+
+
+def _place(record: dict[str, Any]) -> tuple[str, Path]:
+    return record["target"], Path(record["file"]).parent
 
 
 def _record(artifact: Artifact) -> dict[str, Any]:
@@ -169,9 +183,8 @@ def _calibration(context: Context, subject: Subject) -> list[Images]:
     _, height, width = subject.shapes[0]
     least, most = _CALIBRATION_IMAGES
     suited = min(max(_CALIBRATION_PIXELS // (height * width), least), most)
-    number = settings.calibration_images or suited
-    if settings.finetune_steps:
-        number = max(number, _FINETUNING_IMAGES)
+    usual = _FINETUNING_IMAGES if settings.finetune_steps else suited
+    number = settings.calibration_images or usual
     train = context.dataset.train
     rows = np.random.default_rng(settings.seed).permutation(len(train))[:number]
     return [normalise(train.images[rows], subject.meta["mean"], subject.meta["std"])]

@@ -15,13 +15,12 @@ from ehdnas.core.export_options import ExportOptions
 from ehdnas.core.graph import Graph
 from ehdnas.exporters.base import find_exporter, network_graph
 from ehdnas.exporters.edgetpu.rules import StaticReport, check_file
-from ehdnas.exporters.tflite_file import read_tflite
-from ehdnas.pipeline.context import Context
+from ehdnas.exporters.tflite.file import read_tflite
+from ehdnas.pipeline.context import UNMAPPED, Context
 from ehdnas.search.spaces.base import Part
 from ehdnas.settings import export_options
 
 TARGET = "edgetpu"
-UNMAPPED = "unmapped"
 _IMAGES = 4
 
 
@@ -57,7 +56,9 @@ def heed_mapping(context: Context) -> Context:
                 "name the choices to leave out"
             )
         return context
-    unmapped = [one for one in check_choices(_excluding(context, "") if asked else context) if not one.maps]
+    whole = _excluding(context, "") if asked else context
+    left_out = {name.strip() for name in whole.settings.exclude.split(",")}
+    unmapped = [one for one in check_choices(whole) if not one.maps and one.choice not in left_out]
     for one in unmapped:
         left = "; left out" if asked else f"; leave it out with --exclude {UNMAPPED}"
         context.reporter.warn(f"search: {one.choice} would not run on the Edge TPU: {one.problems[0]}{left}")
@@ -65,11 +66,14 @@ def heed_mapping(context: Context) -> Context:
         context.reporter.say("search: every choice maps on the Edge TPU, by the static check")
     if not asked:
         return context
-    return _excluding(context, ",".join(one.choice for one in unmapped))
+    return _excluding(whole, ",".join(one.choice for one in unmapped))
 
 
 def _excluding(context: Context, names: str) -> Context:
-    return replace(context, settings=context.settings.model_copy(update={"exclude": names}))
+    changed = replace(context, settings=context.settings.model_copy(update={"exclude": names}))
+    if "dataset" in vars(context):  # loaded once, however many images it takes
+        vars(changed)["dataset"] = context.dataset
+    return changed
 
 
 def check_choices(context: Context) -> list[ChoiceVerdict]:

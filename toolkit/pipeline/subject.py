@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from ehdnas.core.errors import UsageError
+from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.text import nearest
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.meter import untrained
@@ -47,7 +48,13 @@ def checkpoint_subject(path: Path) -> Subject:
     Raises:
         DataError: the file is absent, damaged or not one of ours.
     """
-    return trained_subject(load_trained(path))
+    trained = load_trained(path)
+    sizes = {"classes": trained.shape.classes, "mean": trained.shape.image[0], "std": trained.shape.image[0]}
+    for key, size in sizes.items():
+        found = trained.meta.get(key)
+        if not isinstance(found, list) or len(found) != size:
+            raise DataError(f"{path} does not say the {key} of what its network was trained on; train again")
+    return trained_subject(trained)
 
 
 def untrained_subject(context: Context, genotype: str) -> Subject:
@@ -72,9 +79,32 @@ def module_subject(context: Context, reference: str) -> Subject:
 
     Raises:
         DataError, UsageError: as `load_module`.
+        UsageError: the data are not what it takes, or have other classes than it tells apart.
     """
+    network = load_module(reference)
+    _require_fit(network, reference, context)
     meta = {"module": reference, **_of_data(context), "weights": "as the module came"}
-    return Subject(load_module(reference), (context.dataset.image_shape,), meta, labelled=True)
+    return Subject(network, (context.dataset.image_shape,), meta, labelled=True)
+
+
+def _require_fit(network: nn.Module, reference: str, context: Context) -> None:
+    dataset = context.dataset
+    first = next(network.parameters(), torch.empty(0))
+    try:
+        with torch.no_grad():
+            out = network(torch.zeros(1, *dataset.image_shape, device=first.device))
+    except Exception as error:
+        size, reason = "x".join(map(str, dataset.image_shape)), f"{type(error).__name__}: {error}"
+        raise UsageError(
+            f"{reference} does not take the images of '{dataset.source}', {size} ({reason[:200]}); give its "
+            "own data with --data and --image-size"
+        ) from error
+    # What is no tensor at all, the export says.
+    if isinstance(out, torch.Tensor) and tuple(out.shape) != (1, dataset.num_classes):
+        raise UsageError(
+            f"{reference} makes {'x'.join(map(str, out.shape))} of one image and '{dataset.source}' has "
+            f"{dataset.num_classes} classes; give its own --data"
+        )
 
 
 def part_subject(context: Context, genotype: str, name: str) -> Subject:
@@ -84,9 +114,11 @@ def part_subject(context: Context, genotype: str, name: str) -> Subject:
         UsageError: there is no such part; the message names the nearest.
     """
     architecture = context.space.parse(genotype)
-    parts = {part.name: part for part in _parts(context, genotype)}
+    with torch.random.fork_rng():
+        torch.manual_seed(context.settings.seed)
+        parts = {part.name: part for part in _parts(context, genotype)}
     if name not in parts:
-        raise UsageError(f"no part '{name}' in {context.shape}{nearest(name, parts)}")
+        raise UsageError(f"no part '{name}' in {context.shape}{_nearest_part(name, parts)}")
     part = parts[name]
     meta = {
         "space": context.space.name,
@@ -95,6 +127,12 @@ def part_subject(context: Context, genotype: str, name: str) -> Subject:
         "weights": "random: not trained",
     }
     return Subject(part.module.eval(), part.inputs, meta, takes_images=False, name=name.replace(".", "_"))
+
+
+def _nearest_part(name: str, parts: dict[str, Part]) -> str:
+    close = nearest(name, parts)
+    whole = ", ".join(part for part in parts if "." not in part)  # with all their pieces, there are hundreds
+    return close if close.endswith("?") else f"; known: {whole}, and cell0.edge3.sep_conv_3x3 and the like"
 
 
 def _parts(context: Context, genotype: str) -> list[Part]:

@@ -38,6 +38,7 @@ class DartsSpace(Space):
     choices = len(CHOICES)
 
     def __init__(self, excluded: frozenset[int] = frozenset()) -> None:
+        self._excluded = excluded
         self._operations = [choice for choice in range(1, len(CHOICES)) if choice not in excluded]
         # Added to the logits of operations 1 to 7; finite, since gradients go through it.
         self._mask = torch.tensor([-1e9 if choice in excluded else 0.0 for choice in range(1, len(CHOICES))])
@@ -174,9 +175,10 @@ class DartsSpace(Space):
         for name in names:
             if name not in CHOICES[1:]:
                 raise UsageError(f"space '{self.name}' has no choice '{name}'{nearest(name, CHOICES[1:])}")
-        if len(names) == len(CHOICES) - 1:
+        excluded = self._excluded | {CHOICES.index(name) for name in names}
+        if len(excluded) == len(CHOICES) - 1:
             raise UsageError(f"space '{self.name}': with every choice left out there is nothing to search")
-        return DartsSpace(frozenset(CHOICES.index(name) for name in names)) if names else self
+        return DartsSpace(excluded) if names else self
 
 
 def _pair_logits(logits: Tensor, slots: tuple[int, ...]) -> Tensor:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ehdnas.exporters.base import Written
-from ehdnas.exporters.onnx import OnnxExporter, write_model
-from ehdnas.exporters.tflite_int8 import INT8
+from ehdnas.exporters.onnx.exporter import OnnxExporter, write_model
+from ehdnas.exporters.tflite.int8 import INT8
 
 if TYPE_CHECKING:
     from ehdnas.core.graph import Array, Graph
@@ -30,9 +30,10 @@ class OnnxInt8Exporter(OnnxExporter):
             ExportError: ONNX's own checker refuses the model, or fine-tuning diverged.
             DataError: the images cannot calibrate the network.
         """
+        from ehdnas.core.graph import sink_relu
         from ehdnas.exporters.quantise import quantise
         from ehdnas.exporters.quantise.lower import lower_for_int8
 
-        quantised = quantise(lower_for_int8(graph), images, self.options)
+        quantised = quantise(lower_for_int8(sink_relu(graph)), images, self.options)
         write_model(quantised.graph, path, quantised.ranges)
         return Written(details={"quantisation": quantised.report})

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ehdnas.core.errors import UnsupportedOperatorError
-from ehdnas.core.graph import Graph, Node, Value
+from ehdnas.core.graph import Array, Graph, Node, Value
 from ehdnas.exporters.quantise.scheme import Ranges
-from ehdnas.exporters.windows import Axis, axes
+from ehdnas.exporters.tflite.windows import Axis, axes
 
 _UNARY = frozenset({"relu", "relu6", "leaky_relu", "hardswish", "hardsigmoid", "sigmoid", "tanh"})
 
@@ -102,16 +102,23 @@ def _conv(twin: Twin, node: Node, image: Any) -> Any:
         # (C x M, 1, kh, kw) -> (kh, kw, C, M). The raw operator also takes stride and dilation together.
         kernel = weight.reshape(channels, -1, *weight.shape[2:]).transpose(2, 3, 0, 1)
         made = tf.raw_ops.DepthwiseConv2dNative(input=image, filter=kernel, **window)
-        return tf.nn.bias_add(made, node.params["bias"])
+        return tf.nn.bias_add(made, _bias(twin, node.params["bias"]))
     # A grouped CONV_2D is of a version that not every interpreter and compiler takes: each group is its own.
     kernels = np.split(weight.transpose(2, 3, 1, 0), groups, axis=-1)
     biases = np.split(node.params["bias"], groups)
     images = [image] if groups == 1 else tf.split(image, groups, axis=-1)
     parts = [
-        tf.nn.bias_add(tf.raw_ops.Conv2D(input=part, filter=kernel, **window), bias)
+        tf.nn.bias_add(tf.raw_ops.Conv2D(input=part, filter=kernel, **window), _bias(twin, bias))
         for part, kernel, bias in zip(images, kernels, biases, strict=True)
     ]
     return parts[0] if groups == 1 else tf.concat([twin.mark(one, node.output) for one in parts], axis=-1)
+
+
+def _bias(twin: Twin, bias: Array) -> Array:
+    # The converter quantises a bias that is one number throughout by the scale of the first channel alone.
+    if twin.ranges is None or not bias.any() or (bias != bias[0]).any():
+        return bias
+    return np.append(np.nextafter(bias[:1], np.float32(np.inf)), bias[1:])
 
 
 def _linear(twin: Twin, node: Node, vector: Any) -> Any:
@@ -159,18 +166,16 @@ def _avg_pool(twin: Twin, node: Node, image: Any) -> Any:
     kernel, stride = node.attrs["kernel"], node.attrs["stride"]
     if high.padding == wide.padding == 0:
         return pool(image, kernel, stride, "VALID")
-    # TensorFlow leaves padding out of the mean.
-    excluded = not node.attrs["count_include_pad"]
-    if excluded and high.is_same and wide.is_same:
+    if high.is_same and wide.is_same:
         return pool(image, kernel, stride, "SAME")
-    if excluded and twin.ranges is not None and high.is_centred and wide.is_centred:
+    if twin.ranges is not None and high.is_centred and wide.is_centred:
         # In int8 the mask below would have a scale of its own; here nothing is rescaled.
         return _depthwise(twin, twin.mark(pool(image, kernel, 1, "SAME"), node.output), (1, 1), stride, 1.0)
     # A convolution pads as it reads; a pool would have the image copied into a larger one first.
     pads = [[0, 0], [high.padding, high.end], [wide.padding, wide.end], [0, 0]]
     mean = _depthwise(twin, twin.tf.pad(image, pads), kernel, stride, 1 / (kernel[0] * kernel[1]))
-    if not excluded:
-        return mean
+    mean = twin.mark(mean, node.output)
+    # The zeros were counted; what they took off the mean is put back.
     inside = high.inside[:, None] * wide.inside[None, :]
     return mean * (kernel[0] * kernel[1] / inside)[None, :, :, None].astype(np.float32)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ehdnas.core.artifact import Tolerance
 from ehdnas.core.errors import ExportError
 from ehdnas.exporters.base import Written, input_names, output_name
-from ehdnas.exporters.tflite import TfliteExporter, convert
-from ehdnas.exporters.tflite_file import TfliteFile, parse_tflite, sound_scales
+from ehdnas.exporters.tflite.exporter import TfliteExporter, convert
+from ehdnas.exporters.tflite.file import TfliteFile, parse_tflite, sound_scales
 
 if TYPE_CHECKING:
     from ehdnas.core.graph import Array, Graph

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ehdnas.core.errors import ExportError
-from ehdnas.exporters.tflite_file import damage_is_data_error, parse_tflite, read_model, read_tflite
-from ehdnas.exporters.tflite_schema import load_schema
+from ehdnas.exporters.tflite.file import damage_is_data_error, parse_tflite, read_model, read_tflite
+from ehdnas.exporters.tflite.schema import load_schema
 
 _ALIGNMENT = 16
 

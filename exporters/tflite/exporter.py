@@ -45,7 +45,7 @@ class TfliteExporter(Exporter):
 
     def embed(self, path: Path, facts: dict[str, Any]) -> None:
         """Put the facts into the file's metadata buffers, as JSON under the name `ehdnas`."""
-        from ehdnas.exporters.tflite_metadata import write_metadata
+        from ehdnas.exporters.tflite.metadata import write_metadata
 
         path.write_bytes(write_metadata(path.read_bytes(), {METADATA: json.dumps(facts).encode()}))
 
@@ -83,7 +83,7 @@ def convert(graph: Graph, configure: Callable[[Any, Any], None], ranges: Ranges 
         UnsupportedOperatorError: an operator has no exact form in TensorFlow Lite.
         ExportError: TensorFlow's converter refuses the network.
     """
-    from ehdnas.exporters.twin import Twin, nhwc
+    from ehdnas.exporters.tflite.twin import Twin, nhwc
 
     tf = load_tensorflow()
     with _LOCK:

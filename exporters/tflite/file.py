@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ehdnas.core.errors import DataError
-from ehdnas.exporters.tflite_schema import DAMAGE, Tables, enum_name
+from ehdnas.exporters.tflite.schema import DAMAGE, Tables, enum_name
 
 Array = NDArray[Any]
 

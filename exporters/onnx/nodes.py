@@ -25,6 +25,9 @@ _PLAIN = {
 }
 
 
+_MOST_LEVELS = 1 << 30  # of a bias, in an int32
+
+
 class Writer:
     """ONNX nodes and constants, as the graph's nodes are added one by one.
 
@@ -76,7 +79,8 @@ class Writer:
         weight, bias = node.params["weight"], node.params["bias"]
         if found is None:
             return self.constant(node, "weight", weight), self.constant(node, "bias", bias)
-        scales = weight_scales(node)
+        # A channel whose weights are next to nothing would have steps too small for its bias in 32 bits.
+        scales = np.maximum(weight_scales(node), np.abs(bias) / np.float32(found.scale * _MOST_LEVELS))
         levels = np.round(weight / scales.reshape(-1, *[1] * (weight.ndim - 1)))
         steps = scales * np.float32(found.scale)
         return (
@@ -157,7 +161,12 @@ def _softmax(writer: Writer, node: Node) -> None:
 
 
 def _hardsigmoid(writer: Writer, node: Node) -> None:
-    writer.emit(node, "HardSigmoid", alpha=1 / 6, beta=0.5)
+    # OpenCV (4.14, 5.0) computes HardSigmoid wrongly between a convolution and a multiplication.
+    shifted, clipped = (Value(f"{node.name}.{part}", node.output.shape) for part in ("shifted", "clipped"))
+    first = replace(node, name=shifted.name, output=shifted)
+    writer.emit(first, "Add", writer.constant(node, "three", 3.0))
+    _relu6(writer, replace(node, name=clipped.name, inputs=(shifted,), output=clipped))
+    writer.emit(replace(node, inputs=(clipped,)), "Mul", writer.constant(node, "sixth", 1 / 6))
 
 
 def _max_pool(writer: Writer, node: Node) -> None:
@@ -165,8 +174,7 @@ def _max_pool(writer: Writer, node: Node) -> None:
 
 
 def _avg_pool(writer: Writer, node: Node) -> None:
-    count = int(node.attrs["count_include_pad"])
-    writer.emit(node, "AveragePool", count_include_pad=count, **_window(node))
+    writer.emit(node, "AveragePool", count_include_pad=0, **_window(node))
 
 
 def _window(node: Node) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from ehdnas.core.errors import ExportError
 from ehdnas.exporters.base import Exporter, Written
-from ehdnas.exporters.onnx_nodes import Writer
+from ehdnas.exporters.onnx.nodes import Writer
 
 if TYPE_CHECKING:
     from ehdnas.core.graph import Array, Graph

@@ -1,0 +1,22 @@
+"""Real CIFAR-10 for the benchmarks, from $EHDNAS_DATA, by default ../shared/data."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ehdnas.core.images.dataset import Dataset, load_data
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("EHDNAS_DATA", ROOT.parent / "shared" / "data")) / "cifar10"
+
+
+def load(shards: str = "1,2,3,4,5") -> Dataset:
+    """Return CIFAR-10 with some of its five training shards of 10,000 images, and all 10,000 test images."""
+    unpack = DATA / "unpack.py"
+    if not unpack.is_file():
+        sys.exit(f"no CIFAR-10 at {unpack}: set EHDNAS_DATA to the data folder")
+    with TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, str(unpack), folder, "--shards", shards], check=True)
+        return load_data(f"cifar10:{Path(folder, 'cifar-10-batches-py')}", seed=0)

@@ -1,0 +1,1 @@
+"""ONNX: fp32 and int8 (QDQ) files."""
