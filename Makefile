@@ -12,11 +12,12 @@ demo: $(VENV)/installed
 	mkdir -p demo/.ehdnas
 	cd demo && ../$(BIN)/ehdnas run
 
+# One process a core; the tests themselves compute on one thread.
 test: $(VENV)/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 test-all: $(VENV)/installed-dev
-	$(BIN)/pytest -m "slow or not slow"
+	$(BIN)/pytest -n auto -m "slow or not slow"
 
 # mypy and the layer contract want the five folders as the one package they are installed as.
 lint: $(VENV)/installed-dev

@@ -173,12 +173,14 @@ class Exporter(ABC):
 
 def _jsonable(metadata: dict[str, Any]) -> dict[str, Any]:
     try:
-        json.dumps(metadata, allow_nan=False)
-    except (TypeError, ValueError) as error:
+        plain: dict[str, Any] = json.loads(
+            json.dumps(metadata, allow_nan=False, default=lambda o: o.tolist())
+        )
+    except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             f"metadata cannot be written as JSON: {error}; give plain numbers, texts and lists"
         ) from error
-    return metadata
+    return plain
 
 
 def compiled_artifact(

@@ -28,8 +28,8 @@ def model_card(manifest: Manifest) -> str:
     lines = [
         f"# {_plain(manifest.file)}",
         "",
-        f"An image classifier for target `{manifest.target}`, {manifest.precision}, "
-        f"{manifest.size_bytes:,} bytes.",
+        f"{'A part of a network' if 'part' in meta else 'An image classifier'} for target "
+        f"`{manifest.target}`, {manifest.precision}, {manifest.size_bytes:,} bytes.",
         "",
         *_section("Use", _use(manifest)),
         *_section("Accuracy", _accuracy(manifest)),
@@ -70,7 +70,8 @@ def _tensor(role: str, spec: TensorSpec) -> str:
     text = f"- {role} `{spec.name}`: {spec.dtype} {spec.layout} {spec.shape}"
     if spec.scale is None:
         return text
-    return f"{text}, holds round(x / {spec.scale:.9g}) + {spec.zero_point}"
+    zero = spec.zero_point or 0
+    return f"{text}, holds round(x / {spec.scale:.9g}) {'-' if zero < 0 else '+'} {abs(zero)}"
 
 
 def _accuracy(manifest: Manifest) -> list[str]:
@@ -92,8 +93,9 @@ def _parity(manifest: Manifest) -> list[str]:
     same = "" if parity.top1_agreement is None else f"; the same class for {parity.top1_agreement:.2%}"
     verdict = "passed" if parity.passed else f"FAILED: {_plain('; '.join(parity.failures))}"
     fallback = ", ".join(f"{count} {_plain(name)}" for name, count in parity.plain_operators.items())
+    what = "inputs of random features" if "part" in manifest.metadata else "images"
     return [
-        f"{verdict}. {parity.images:,} images in {_plain(parity.interpreter)}: outputs differ by "
+        f"{verdict}. {parity.images:,} {what} in {_plain(parity.interpreter)}: outputs differ by "
         f"{parity.max_difference:.3g} at most and {parity.mean_difference:.3g} on average{same}.",
         *([f"On this CPU XNNPACK leaves {fallback} to plain kernels."] if fallback else []),
     ]
@@ -104,8 +106,8 @@ def _quantisation(report: dict[str, Any] | None) -> list[str]:
         return []
     tried = ", ".join(f"{_plain(name)} {noise:.2g}" for name, noise in report["noise"].items())
     return [
-        f"Activation ranges by {_plain(report['calibration'])} over {report['images']} images; "
-        f"kept: {_plain(report['kept'])}. Share of the outputs' variance lost to rounding: {tried}."
+        f"Activation ranges by {_plain(report['calibration'])} over {report['images']} inputs; "
+        f"kept: {_plain(report['kept'])}. Errors, relative to what tells classes apart: {tried}."
     ]
 
 

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ehdnas.core.artifact import Artifact, Parity
 from ehdnas.core.errors import DataError, NotCompiledError
 from ehdnas.core.export_options import ExportOptions
 from ehdnas.core.files import holding, write_text
 from ehdnas.exporters.base import Exporter, find_exporter, network_graph
 from ehdnas.exporters.card import write_card
+from ehdnas.exporters.given import as_images, as_network, require_classes
 from ehdnas.exporters.parity import Reference, check_parity, find_fault, require_parity
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
@@ -65,14 +67,17 @@ def export_network(
         NotCompiledError: all is written, but no compiler was there to finish the job.
         UnsupportedOperatorError, ExportError, DataError, UsageError, EhdnasError: as `Exporter.export`.
     """
-    if images.ndim != 4:
-        raise DataError(f"images of shape {tuple(images.shape)}; give them as (n, channels, height, width)")
-    shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     exporter = find_exporter(target, options)
-    given = [] if calibration is None else [calibration]
+    judged = as_images(images, "images")
+    given = [] if calibration is None else [as_images(calibration, "calibration")]
+    if exporter.needs_images and not given:
+        raise DataError(f"target {target} needs training images to calibrate on; give calibration=...")
+    carried = metadata or {}
+    reference = Reference(as_network(model), judged, None if labels is None else np.asarray(labels))
+    classes = carried.get("classes")
+    require_classes(reference, classes)
     path = Path(folder) / exporter.file_name()
-    delivery = deliver(exporter, path, Reference(model, images, labels), [shape], given, metadata or {})
-    classes = (metadata or {}).get("classes")
+    delivery = deliver(exporter, path, reference, [judged.shape[1:]], given, carried)
     if classes:
         write_labels(Path(folder), classes)
     if delivery.not_compiled is not None:
@@ -95,6 +100,7 @@ def deliver(
         UnsupportedOperatorError, ExportError, DataError, UsageError, EhdnasError: as `Exporter.export`.
     """
     graph = network_graph(reference.model, shapes)
+    reference.require_sound()
     # File, manifest and card are of one export, even when another writes here at the same time.
     with holding(path.parent):
         artifact = exporter.export_graph(graph, path, metadata, calibration)

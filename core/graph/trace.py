@@ -23,7 +23,7 @@ from ehdnas.core.graph.operators import HANDLERS, IDENTITIES, Call, Refusal
 from ehdnas.core.graph.rewrite import merge_geometry
 
 # torch.export keeps its state in globals, and silencing it touches more of them.
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()
 
 
 def trace(model: nn.Module, input_shape: Shape | Sequence[Shape]) -> Graph:
@@ -204,14 +204,18 @@ def module_path(node: torch.fx.Node) -> str:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put `model` in eval mode for a while; every module gets its own mode back."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+    """Put `model` in eval mode for a while; every module gets its own mode back.
+
+    One at a time: modes given back while the same model is traced elsewhere would be traced.
+    """
+    with _LOCK:
+        training = [module for module in model.modules() if module.training]
+        model.eval()
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
 
 
 @contextmanager

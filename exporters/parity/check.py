@@ -46,15 +46,36 @@ class Reference:
 
         from ehdnas.core.graph import eval_mode
 
-        first = next(self.model.parameters(), None)
-        device = torch.device("cpu") if first is None else first.device
-        starts = range(0, len(self.images[0]), _BATCH)
+        parts = []
         with eval_mode(self.model), torch.no_grad():
-            parts = [
-                self.model(*(torch.as_tensor(one[i : i + _BATCH]).to(device) for one in self.images)).cpu()
-                for i in starts
-            ]
+            first = next(self.model.parameters(), None)
+            device = torch.device("cpu") if first is None else first.device
+            for i in range(0, len(self.images[0]), _BATCH):
+                made = self.model(*(torch.as_tensor(one[i : i + _BATCH]).to(device) for one in self.images))
+                if not isinstance(made, torch.Tensor):
+                    raise ExportError(
+                        f"the network returns a {type(made).__name__}; it must return the logits alone in "
+                        "eval mode"
+                    )
+                parts.append(made.cpu())
         return np.asarray(torch.cat(parts).numpy(), np.float32)
+
+    def require_sound(self) -> None:
+        """Return if there are images and what the network gives for them is numbers.
+
+        Raises:
+            DataError: there are no images.
+            ExportError: the network does not return one tensor, or not of numbers.
+        """
+        if not self.images or not len(self.images[0]):
+            raise DataError("no images to compare file and network on; give at least one")
+        images = len(self.outputs)
+        broken = images - int(np.isfinite(self.outputs).reshape(images, -1).all(1).sum())
+        if broken:
+            raise ExportError(
+                f"the network's outputs are no numbers for {broken} of {images} images; check its weights, "
+                "and that the images are finite"
+            )
 
     def accuracy(self, outputs: Array) -> float | None:
         """Return the share of images whose highest output is their label; None without labels."""

@@ -29,8 +29,8 @@ _FEWEST = 2
 class Quantised:
     """A graph to be written as int8: its weights still real numbers, its activations' ranges chosen.
 
-    `report` is JSON-able: the method for ranges, what was kept, and the noise of all that was tried (mean
-    squared error of the output over its variance, on calibration images that chose no range).
+    `report` is JSON-able: the method for ranges, what was kept, and the noise of all that was tried (as
+    the parity check has it, on calibration images that chose no range).
     """
 
     graph: Graph
@@ -66,12 +66,13 @@ def quantise(graph: Graph, images: Sequence[Array], options: ExportOptions) -> Q
         judge(method, graph, choose_ranges(graph, seen, method))
     best = min(noise, key=lambda name: noise[name])
     ranges = found[best][1]
-    if options.finetune_steps:
-        others = [np.delete(one, np.s_[:_CALIBRATED_ON:_JUDGED], axis=0) for one in images]
-        tuned = fine_tune(graph, ranges, others, options.finetune_steps, options.seed)
-        judge("fine-tuned", tuned, ranges)
     if options.bias_correction:
         judge("bias corrected", correct_bias(graph, ranges, [one[:_CORRECTED_ON] for one in fitted]), ranges)
+    if options.finetune_steps:
+        start = found[min(noise, key=lambda name: noise[name])][0]
+        others = [np.delete(one, np.s_[:_CALIBRATED_ON:_JUDGED], axis=0) for one in images]
+        tuned = fine_tune(graph, start, ranges, others, options.finetune_steps, options.seed)
+        judge("fine-tuned", tuned, ranges)
     kept = min(noise, key=lambda name: noise[name])
     report = {"calibration": best, "kept": kept, "images": len(few[0]), "noise": noise}
     return Quantised(*found[kept], {**report, "finetune_steps": options.finetune_steps})

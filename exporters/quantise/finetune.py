@@ -19,19 +19,22 @@ _BATCH = 32
 _LEARNING_RATE = 1e-4
 
 
-def fine_tune(graph: Graph, ranges: Ranges, images: Sequence[Array], steps: int, seed: int) -> Graph:
-    """Return the graph with weights and biases trained in the presence of rounding.
+def fine_tune(
+    graph: Graph, start: Graph, ranges: Ranges, images: Sequence[Array], steps: int, seed: int
+) -> Graph:
+    """Return `start` with weights and biases trained in the presence of rounding, to answer as `graph` does.
 
     No labels are needed: the float network's own answers are the targets (distillation, Hinton, Vinyals,
     Dean, 2015), and gradients pass the rounding straight through (Bengio, Léonard, Courville, 2013).
 
     Args:
+        start: the same network, its biases corrected for example.
         images: [n, C, H, W] for each input; better training images than calibration's few.
 
     Raises:
         ExportError: the loss is not finite.
     """
-    trained = {node.name: _trainable(node) for node in graph.nodes if "weight" in node.params}
+    trained = {node.name: _trainable(node) for node in start.nodes if "weight" in node.params}
     optimizer = torch.optim.Adam([p for params in trained.values() for p in params.values()], _LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     rng = np.random.default_rng(seed)
@@ -56,7 +59,7 @@ def fine_tune(graph: Graph, ranges: Ranges, images: Sequence[Array], steps: int,
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    return graph.with_nodes([_with(node, trained.get(node.name)) for node in graph.nodes])
+    return start.with_nodes([_with(node, trained.get(node.name)) for node in start.nodes])
 
 
 def _trainable(node: Node) -> dict[str, Tensor]:

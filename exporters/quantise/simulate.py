@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ehdnas.core.graph import Array, Graph, Node, Params, Value, apply, batches, execute, params_of
+from ehdnas.exporters.parity.difference import difference
 from ehdnas.exporters.quantise.scheme import Ranges, fake_weights
 
 
@@ -31,11 +32,10 @@ def simulate(graph: Graph, ranges: Ranges, images: Sequence[Tensor]) -> Tensor:
 
 
 def noise_of(graph: Graph, ranges: Ranges, images: Sequence[Array], expected: Sequence[Tensor]) -> float:
-    """Return the mean squared error of the simulated outputs over the variance of the expected ones."""
+    """Return the error of the simulated outputs relative to what tells classes apart, as parity's `noise`."""
     with torch.no_grad():
         made = torch.cat([simulate(graph, ranges, batch) for batch in batches(images)])
-    wanted = torch.cat(list(expected))
-    return float(((made - wanted) ** 2).mean() / wanted.var(correction=0).clamp(min=1e-12))
+    return difference(made.numpy(), torch.cat(list(expected)).numpy()).noise
 
 
 def correct_bias(graph: Graph, ranges: Ranges, images: Sequence[Array]) -> Graph:

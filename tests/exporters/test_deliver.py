@@ -119,7 +119,7 @@ def test_the_card_says_what_one_needs_and_escapes_the_rest(model, tmp_path):
         "two lines",
         r"a\|b\*c",
         "ai\\_edge\\_litert",
-        "Activation ranges by minmax over 32 images",
+        "Activation ranges by minmax over 32 inputs",
         "passed. 32 images",
     ):
         assert fact in card, fact
@@ -176,7 +176,7 @@ def small_disk(tmp_path):
 @pytest.mark.parametrize("target", ["onnx", "tflite"])
 def test_a_full_disk_leaves_no_half_a_file(target, small_disk):
     with pytest.raises(EhdnasError, match="No space left on device; free some space") as caught:
-        export(large(), target, small_disk)
+        export(large(), target, small_disk, metadata=None)
     assert "\n" not in str(caught.value)
     assert not list(small_disk.iterdir())
 
@@ -215,3 +215,46 @@ def test_two_exports_at_once_into_one_folder(model, tmp_path):
         assert artifact.manifest.sha256 == sha256(tmp_path / name)
         require_parity(artifact)
     assert len((tmp_path / "labels.txt").read_text().splitlines()) == 4
+
+
+def test_tensors_and_doubles_are_taken_and_plain_values_made_of_arrays(model, tmp_path):
+    artifact = export_network(
+        model, "onnx", tmp_path, torch.from_numpy(IMAGES.astype(np.float64)), metadata={"mean": np.zeros(3)}
+    )
+    assert artifact.manifest.metadata["mean"] == [0, 0, 0]
+
+
+WRONG = {
+    "pixels": ({"images": np.zeros((4, 3, 16, 16), np.uint8)}, "images is of uint8; normalise it"),
+    "a list": ({"images": [[1.0]]}, "images is a list; give a numpy array"),
+    "no calibration": ({"target": "tflite-int8"}, "needs training images to calibrate on"),
+    "a label too far": ({"labels": np.full(len(IMAGES), 77)}, "labels must be whole numbers from 0 to"),
+    "labels in words": ({"labels": np.array(["a"] * len(IMAGES))}, "labels must be whole numbers"),
+    "too few names": ({"metadata": {"classes": ["a"]}}, "1 class names for a network of"),
+    "no module": ({"model": lambda x: x}, "the network is a function; give a torch nn.Module"),
+    "halves": ({"model": nn.Sequential(nn.Conv2d(3, 4, 3)).half()}, r"export it as float32: network\.float"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_right_is_said_before_anything_is_written(name, model, tmp_path):
+    given, says = WRONG[name]
+    arguments = {"model": model, "target": "onnx", "folder": tmp_path / "out", "images": IMAGES, **given}
+    with pytest.raises(EhdnasError, match=says) as caught:
+        export_network(**arguments)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_returns_a_dictionary_is_refused_before_anything_is_written(tmp_path):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return {"logits": self.body(x).mean((2, 3))}
+
+    with pytest.raises(EhdnasError, match="returns a dict; it must return the logits alone"):
+        export_network(Named(), "onnx", tmp_path / "out", IMAGES)
+    assert not (tmp_path / "out").exists()

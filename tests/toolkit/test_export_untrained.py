@@ -371,3 +371,26 @@ def test_a_search_never_chooses_what_it_was_told_to_leave_out(tiny, ehdnas):
 
 def operations(genotype):
     return {CHOICES[int(digit)] for digit in genotype} - {"none"}
+
+
+@pytest.mark.parametrize("name", ["nets.py", "model.onnx", "model.pt"])
+def test_a_file_that_is_no_start_of_an_export_is_told_what_is(small, ehdnas, name):
+    result = ehdnas("export", name, "--out", "here")
+    assert result.code == 2 and "FUNCTION" in result.err.splitlines()[-1]
+
+
+def test_what_was_made_before_a_target_failed_is_shown(small, ehdnas):
+    result = ehdnas(
+        "export", "DARTS_V2", "--untrained", "--target", "onnx,tensorrt", "--compiler", "docker:any", "--out",
+        "here", "--json",
+    )  # fmt: skip
+    assert result.code == 2
+    assert [one["target"] for one in json.loads(result.out)["artifacts"]] == ["onnx"]
+
+
+def test_a_folder_with_other_classes_is_refused(small, ehdnas):
+    (small / "here").mkdir()
+    (small / "here" / "labels.txt").write_text("cat\ndog\n")
+    result = ehdnas("export", "DARTS_V2", "--untrained", "--target", "onnx", "--out", "here")
+    assert result.code == 2 and "other classes" in result.err.splitlines()[-1]
+    assert (small / "here" / "labels.txt").read_text() == "cat\ndog\n"

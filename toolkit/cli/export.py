@@ -50,15 +50,10 @@ def export(
         "finetune_steps": finetune_steps, "dilated": dilated, "compiler": compiler, "segments": segments,
         **_EVERY_CHOICE,
     }  # fmt: skip
-    found = _export(model, target, untrained, part, run, out, flags)
-    if json:
-        emit_json("export", {"artifacts": found.records, "not_compiled": found.not_compiled})
-    else:
-        for record in found.records:
-            emit_pairs(_artifact_lines(record))
-            _emit_edgetpu(record)
-    if found.not_compiled:
-        raise NotCompiledError("; ".join(found.not_compiled))
+    _require_readable(model)
+    not_compiled = _export(model, target, untrained, part, run, out, flags, json)
+    if not_compiled:
+        raise NotCompiledError("; ".join(not_compiled))
 
 
 def check(
@@ -69,6 +64,10 @@ def check(
     image_size: o.ImageSize = None, dilated: o.Dilated = None, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Tell what the Edge TPU would run, by its compiler's rules, before anything is trained or compiled."""
+    if Path(model or "").suffix in (".onnx", ".py", ".pt", ".pth") or ".py:" in (model or ""):
+        raise UsageError(
+            f"'{model}': check reads .tflite files and genotypes; export it to edgetpu, and check that"
+        )
     if model is not None and model.endswith(".tflite"):
         from ehdnas.pipeline.mapping import check_tflite
 
@@ -105,9 +104,14 @@ def compile_(
     settings = load_settings({"compiler": compiler, "segments": segments}, find_workspace().project).settings
     changes = {"all_operators": all_operators, "min_runtime_version": min_runtime_version}
     options = export_options(settings).model_copy(update=changes)
-    found = compile_files(files, out, options, Screen())
+    try:
+        found = compile_files(files, out, options, Screen())
+    except NotCompiledError as error:
+        if json:
+            emit_json("compile", {"models": [], "not_compiled": [str(error)]})
+        raise
     if json:
-        emit_json("compile", {"models": found})
+        emit_json("compile", {"models": found, "not_compiled": []})
         return
     for one in found:
         emit_pairs({"model": one["model"], "compiled": ", ".join(one["files"]), **_compiled_lines(one)})
@@ -115,9 +119,13 @@ def compile_(
 
 def _export(
     model: str | None, target: str, untrained: bool, part: str | None, run: str | None, out: Path | None,
-    flags: dict[str, Any],
-) -> Exported:  # fmt: skip
-    """Check what was asked for and hand it to the export stage."""
+    flags: dict[str, Any], json: bool,
+) -> list[str]:  # fmt: skip
+    """Check what was asked for, hand it to the export stage and show what was made, a failure or not.
+
+    Returns:
+        What a missing compiler left undone.
+    """
     # A genotype in JSON has colons too.
     trained = model is None or model.endswith(".safetensors") or (":" in model and model.strip()[0] != "{")
     if untrained and model is None:
@@ -139,19 +147,49 @@ def _export(
     from ehdnas.pipeline import subject
     from ehdnas.pipeline.inspect import read_genotype
 
-    targets = stage.known_targets(target)
-    if found is not None:
-        return stage.export_run(context, found, targets, out)
-    assert model is not None and out is not None
-    if part is not None:
-        what = subject.part_subject(context, read_genotype(model), part)
-    elif untrained:
-        what = subject.untrained_subject(context, read_genotype(model))
-    elif model.endswith(".safetensors"):
-        what = subject.checkpoint_subject(Path(model))
-    else:
-        what = subject.module_subject(context, model)
-    return stage.export_subject(context, what, targets, out, stage.Exported())
+    targets, exported = stage.known_targets(target), stage.Exported()
+    try:
+        if found is not None:
+            stage.export_run(context, found, targets, out, exported)
+        elif model is not None and out is not None:
+            if part is not None:
+                what = subject.part_subject(context, read_genotype(model), part)
+            elif untrained:
+                what = subject.untrained_subject(context, read_genotype(model))
+            elif model.endswith(".safetensors"):
+                what = subject.checkpoint_subject(Path(model))
+            else:
+                what = subject.module_subject(context, model)
+            stage.export_subject(context, what, targets, out, exported)
+    finally:
+        if exported.records:
+            _emit_exported(exported, json)
+    return exported.not_compiled
+
+
+def _require_readable(model: str | None) -> None:
+    """Refuse what looks like a model but is none that can be exported.
+
+    Raises:
+        UsageError: it is a file of another kind, or a module without its function.
+    """
+    suffix = Path(model or "").suffix
+    if suffix == ".py":
+        raise UsageError(f"'{model}' names no function: give {model}:FUNCTION, which returns the nn.Module")
+    if suffix in (".onnx", ".tflite", ".pt", ".pth", ".pt2", ".h5", ".keras"):
+        raise UsageError(
+            f"'{model}': export starts from a trained run, weights.safetensors of ours, a genotype, or your "
+            "own nn.Module as FILE.py:FUNCTION"
+        )
+
+
+def _emit_exported(exported: Exported, json: bool) -> None:
+    if json:
+        emit_json("export", {"artifacts": exported.records, "not_compiled": exported.not_compiled})
+        return
+    for record in exported.records:
+        emit_pairs(_artifact_lines(record))
+        _emit_edgetpu(record)
 
 
 def _artifact_lines(record: dict[str, Any]) -> dict[str, str]:

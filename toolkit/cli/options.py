@@ -36,7 +36,8 @@ Exclude = Annotated[
     str | None, typer.Option(help="Choices to leave out, comma-separated, or 'unmapped' for an Edge TPU.")
 ]
 Compiler = Annotated[
-    str | None, typer.Option(help="Vendor's compiler: auto, path, docker:IMAGE or ssh:USER@HOST.")
+    str | None,
+    typer.Option(help="Vendor's compiler: auto, path (what is on PATH), docker:IMAGE or ssh:USER@HOST."),
 ]
 Segments = Annotated[int | None, typer.Option(help="Edge TPU: pieces, one a device.")]
 Dilated = Annotated[str | None, typer.Option(help="Edge TPU: expand dilated kernels, or keep them.")]

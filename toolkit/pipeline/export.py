@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ehdnas.workspace import Run
 _MOST_TEST_IMAGES = 10_000
 _CALIBRATION_PIXELS = 1 << 18  # calibration images hold so many pixels in all, unless their number is given
 _CALIBRATION_IMAGES = (64, 256)  # and are at least, and at most, so many
+_FEW_CALIBRATION_IMAGES = 32
 _FINETUNING_IMAGES = 4096
 _TEST_IMAGES_BYTES = 8 << 20  # test images up to this size are put beside the files, for whoever checks them
 
@@ -39,8 +41,12 @@ class Exported:
     not_compiled: list[str] = field(default_factory=list)
 
 
-def export_run(context: Context, run: Run, targets: list[str], out: Path | None) -> Exported:
+def export_run(
+    context: Context, run: Run, targets: list[str], out: Path | None, exported: Exported | None = None
+) -> Exported:
     """Export the run's trained network to each target; return and store what was written.
+
+    `exported`, where given, is what grows as targets are done, and is returned.
 
     Raises:
         UsageError: the run is not trained; the message says what to run.
@@ -56,7 +62,7 @@ def export_run(context: Context, run: Run, targets: list[str], out: Path | None)
     with run.working():
         run.forget("verify")
         subject = trained_subject(load_trained(run.weights))
-        exported = Exported()
+        exported = exported or Exported()
         try:
             export_subject(context, subject, targets, (out or run.folder / "export").absolute(), exported)
         finally:
@@ -82,9 +88,11 @@ def export_subject(
         UsageError: the network is not one for the data.
         ParityError, ExportError, DataError, EhdnasError: as `deliver`.
     """
+    _require_own_folder(out, subject)
     images, labels = _test_images(context, subject)
     reference = Reference(subject.network, images, labels)
-    calibration = _calibration(context, subject)
+    needed = any(find_exporter(target).needs_images for target in targets)
+    calibration = _calibration(context, subject) if needed else []
     try:
         for target in targets:
             delivery = _export_one(context, subject, reference, calibration, target, out)
@@ -163,6 +171,23 @@ def _test_images(context: Context, subject: Subject) -> tuple[list[Images], NDAr
     return [images], test.labels[::every] if subject.labelled else None
 
 
+def _require_own_folder(out: Path, subject: Subject) -> None:
+    """Refuse a folder whose class names and test images belong to files of another network.
+
+    Raises:
+        UsageError: `labels.txt` there names other classes.
+    """
+    path = out / "labels.txt"
+    if not subject.takes_images or not path.is_file():
+        return
+    with tempfile.TemporaryDirectory(prefix="ehdnas-") as folder:
+        write_labels(Path(folder), subject.meta["classes"])
+        if (Path(folder) / path.name).read_bytes() != path.read_bytes():
+            raise UsageError(
+                f"{out} holds files of a network with other classes; give a folder of its own, --out DIR"
+            )
+
+
 def _require_match(dataset: Dataset, subject: Subject) -> None:
     if subject.shapes[0] != dataset.image_shape:
         raise UsageError(
@@ -186,6 +211,11 @@ def _calibration(context: Context, subject: Subject) -> list[Images]:
     usual = _FINETUNING_IMAGES if settings.finetune_steps else suited
     number = settings.calibration_images or usual
     train = context.dataset.train
+    if min(number, len(train)) < _FEW_CALIBRATION_IMAGES:
+        few = min(number, len(train))
+        context.reporter.warn(
+            f"export: {few} training images calibrate int8 targets badly; 100 or more are better"
+        )
     rows = np.random.default_rng(settings.seed).permutation(len(train))[:number]
     return [normalise(train.images[rows], subject.meta["mean"], subject.meta["std"])]
 

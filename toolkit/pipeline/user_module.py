@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,8 +33,10 @@ def load_module(reference: str) -> nn.Module:
     if make is None:
         raise UsageError(f"'{home}' has no '{name}'")
     try:
-        network = make() if callable(make) and not isinstance(make, nn.Module) else make
-    except Exception as error:
+        # What it prints is not the command's result.
+        with redirect_stdout(sys.stderr):
+            network = make() if callable(make) and not isinstance(make, nn.Module) else make
+    except (Exception, SystemExit) as error:
         raise DataError(
             f"{reference} raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         ) from error
@@ -54,8 +57,9 @@ def _import(home: str) -> ModuleType:
 def _guarded(home: str, beside: Path, load: Callable[[], ModuleType]) -> ModuleType:
     sys.path.insert(0, str(beside))  # what lies beside it can be imported, as with `python`
     try:
-        return load()
-    except Exception as error:
+        with redirect_stdout(sys.stderr):
+            return load()
+    except (Exception, SystemExit) as error:
         raise DataError(f"cannot import {home}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(beside))
