@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PROGRAM = "edgetpu_compiler"
 _ENGINES = ("docker", "podman")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
-_MOUNT = "/work"
+_MOUNT = "/models"
 _KILL_S = 30.0
 # What a shell gives for a program that it cannot start, and a container engine for a container.
 _CANNOT_START = (126, 127)

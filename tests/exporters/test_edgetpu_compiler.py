@@ -258,8 +258,18 @@ def test_a_container_sees_our_folder_and_nothing_else(model, out, tmp_path):
     )
     assert pairs["--user"] == f"{os.getuid()}:{os.getgid()}" and "--userns" not in pairs
     assert pairs["--mount"].startswith("type=bind,source=/") and flags.count("--mount") == 1
-    assert pairs["--mount"].endswith(",target=/work") and not {"-v", "--volume", "--privileged"} & set(flags)
-    assert words == ["-s", "-o", "/work", "--timeout_sec", "600", "-n", "2", "/work/ehdnas_model_0.tflite"]
+    assert pairs["--mount"].endswith(",target=/models")
+    assert not {"-v", "--volume", "--privileged"} & set(flags)
+    assert words == [
+        "-s",
+        "-o",
+        "/models",
+        "--timeout_sec",
+        "600",
+        "-n",
+        "2",
+        "/models/ehdnas_model_0.tflite",
+    ]
     assert "Input model: net_int8_segment_0_of_2.tflite\n" in compiled.log
 
 
