@@ -30,7 +30,7 @@ class TensorSpec(BaseModel):
 class Tolerance(BaseModel):
     """How far a file may differ from its network; what is None is reported and not judged.
 
-    `max_difference` is of the outputs, in units of the largest output (and of 1 where all are smaller).
+    `max_difference` is of the outputs, absolute; where the largest is over 10, in tenths of the largest.
     `noise` is the root mean square of the differences over that of the outputs, each image's mean taken
     off. `accuracy_drop` is a share, judged where labels are known, a few images allowed for.
     """

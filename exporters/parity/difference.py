@@ -13,6 +13,8 @@ Array = NDArray[np.float32]
 
 _FINITE = float(np.finfo(np.float32).max)
 _WORST = 1e18
+# Outputs up to here are bounded absolutely; beyond, float32 itself is too coarse for that.
+_ABSOLUTE_UP_TO = 10.0
 # So many images may change class for the worse before a share of them is judged: few images prove little.
 _IMAGES_ALLOWED = 2
 
@@ -62,7 +64,7 @@ def breaches(found: Difference, tolerance: Tolerance) -> list[str]:
     """Return which bounds on the difference are broken, in words."""
     broken = []
     if tolerance.max_difference is not None:
-        bound = tolerance.max_difference * max(1.0, found.largest_output)
+        bound = tolerance.max_difference * max(1.0, found.largest_output / _ABSOLUTE_UP_TO)
         if not found.largest <= bound:
             broken.append(f"outputs differ by up to {found.largest:.3g}, more than the {bound:.3g} allowed")
     if tolerance.noise is not None and not found.noise <= tolerance.noise:
