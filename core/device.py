@@ -15,7 +15,9 @@ from ehdnas.core.text import nearest
 class Device(BaseModel):
     """A device as its TOML file describes it.
 
-    `kind` names the profiler plug-in that reaches it (`local`, `ssh`, `adb`, `e2e_perf`, ...).
+    `kind` names the profiler plug-in that reaches it (`local`, `ssh`, `adb`, `e2e_perf`, ...); `host` says
+    where: `[user@]host[:port]` over SSH, a serial number over adb. `board_of` names the device that this is
+    one of several boards of: what is measured on any of them counts as measured on that device.
     `options` is the file's table of that name; only the profiler of that kind reads and checks it.
     """
 
@@ -29,8 +31,14 @@ class Device(BaseModel):
     precision: str = "fp32"
     threads: int = Field(default=1, ge=1, le=256)
     host: str = ""
+    board_of: str = ""
     source: str = ""
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        """The name that measurements are kept under: that of the device this is a board of, or its own."""
+        return self.board_of or self.name
 
     @property
     def simulated(self) -> bool:

@@ -18,11 +18,11 @@ from ehdnas.core.measurement import Measurement
 from ehdnas.core.text import nearest
 from ehdnas.profilers import agent
 from ehdnas.profilers.base import Check, FileProfiler
-from ehdnas.profilers.checks import machine_checks
-from ehdnas.profilers.collect import collect
+from ehdnas.profilers.board.checks import machine_checks
+from ehdnas.profilers.board.collect import collect
+from ehdnas.profilers.board.reply import Output, read_answer, read_reply
+from ehdnas.profilers.board.smoke import smoke_model
 from ehdnas.profilers.protocol import Protocol
-from ehdnas.profilers.reply import Output, read_answer, read_reply
-from ehdnas.profilers.smoke import smoke_model
 
 # Runtime -> the suffix of its files, and the package that provides it.
 _RUNTIMES = {"litert": (".tflite", "ai-edge-litert"), "onnxruntime": (".onnx", "onnxruntime")}

@@ -20,12 +20,7 @@ from ehdnas.core.remote.base import (
     too_slow,
 )
 from ehdnas.core.remote.capture import Capture
-from ehdnas.core.remote.ssh_config import SshOptions, parse_address
-from ehdnas.core.remote.ssh_connection import Connection
-from ehdnas.core.remote.ssh_errors import answered_within, device_errors
-from ehdnas.core.remote.ssh_files import download, open_sftp, upload
-from ehdnas.core.remote.ssh_route import connect
-from ehdnas.core.remote.ssh_shell import (
+from ehdnas.core.remote.shell import (
     after_mark,
     held_folder,
     hold_command,
@@ -33,6 +28,11 @@ from ehdnas.core.remote.ssh_shell import (
     new_mark,
     run_command,
 )
+from ehdnas.core.remote.ssh_config import SshOptions, parse_address
+from ehdnas.core.remote.ssh_connection import Connection
+from ehdnas.core.remote.ssh_errors import answered_within, device_errors
+from ehdnas.core.remote.ssh_files import download, open_sftp, upload
+from ehdnas.core.remote.ssh_route import connect
 
 if TYPE_CHECKING:
     import paramiko

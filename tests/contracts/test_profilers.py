@@ -7,9 +7,9 @@ from ehdnas.core.errors import DataError, EhdnasError, MeasurementError, UsageEr
 from ehdnas.core.layers import Layer, LayerTable
 from ehdnas.core.measurement import Measurement
 from ehdnas.profilers.base import Check, FileProfiler, TableProfiler, find_profiler
+from ehdnas.profilers.board.smoke import smoke_model
 from ehdnas.profilers.devices import builtin_devices
 from ehdnas.profilers.protocol import Protocol
-from ehdnas.profilers.smoke import smoke_model
 
 BRIEF = Protocol("brief", warmup_runs=1, warmup_s=0, runs=5, min_s=0.01, max_s=5, processes=2)
 CONV = Layer("conv", "conv", 16, 16, 32, 32, (3, 3), (1, 1), (1, 1))

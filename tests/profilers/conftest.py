@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from ehdnas.core.device import Device, read_device
+from ehdnas.profilers.board.smoke import smoke_model
 from ehdnas.profilers.devices import builtin_devices
 from ehdnas.profilers.protocol import Protocol
-from ehdnas.profilers.smoke import smoke_model
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from ehdnas.profilers import agent
-from ehdnas.profilers.smoke import smoke_model
+from ehdnas.profilers.board.smoke import smoke_model
 
 FAST = ("--runs", "3", "--warmup-runs", "1", "--warmup-s", "0", "--min-s", "0", "--max-s", "5")
 STANDARD_LIBRARY_OR_RUN_TIME = sys.stdlib_module_names | {"numpy"}

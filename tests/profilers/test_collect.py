@@ -7,10 +7,10 @@ import pytest
 from ehdnas.core.device import Device
 from ehdnas.core.errors import DeviceError, MeasurementError, UsageError
 from ehdnas.profilers.agent import MARKER
-from ehdnas.profilers.checks import machine_checks
-from ehdnas.profilers.collect import collect
+from ehdnas.profilers.board.checks import machine_checks
+from ehdnas.profilers.board.collect import collect
+from ehdnas.profilers.board.reply import Output, Reply, read_reply
 from ehdnas.profilers.protocol import Protocol
-from ehdnas.profilers.reply import Output, Reply, read_reply
 
 DEVICE = Device(name="board", kind="local", title="A board")
 THREE = Protocol("three", 1, 0, 1, 0, 1, processes=3)

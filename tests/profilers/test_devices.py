@@ -24,7 +24,7 @@ def test_the_built_in_devices_are_these():
     [
         ("ehdnas.profilers.devices", {"numpy", "pydantic", "torch", "tensorflow", "onnx", "onnxruntime"}),
         ("ehdnas.profilers.local", {"torch", "tensorflow", "onnx", "onnxruntime", "ai_edge_litert"}),
-        ("ehdnas.profilers.store", {"torch", "tensorflow", "onnx", "onnxruntime"}),
+        ("ehdnas.profilers.store.store", {"torch", "tensorflow", "onnx", "onnxruntime"}),
         ("ehdnas.profilers.e2e_perf.profiler", {"torch", "tensorflow", "onnx", "onnxruntime"}),
     ],
 )

@@ -13,8 +13,8 @@ import pytest
 
 from ehdnas.core.errors import DataError, EhdnasError
 from ehdnas.core.measurement import Measurement, Statistics
-from ehdnas.profilers.mounts import network_file_system
-from ehdnas.profilers.store import Key, MeasurementStore
+from ehdnas.profilers.store.mounts import network_file_system
+from ehdnas.profilers.store.store import Key, MeasurementStore
 
 KEY = Key("pi4", "darts", "c16x8-32x32-10", "4434034004030011103103020300", "int8", "0123456789abcdef")
 SCOPE = ("pi4", "darts", "c16x8-32x32-10", "int8", "0123456789abcdef")
@@ -119,7 +119,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from ehdnas.core.measurement import Measurement
-from ehdnas.profilers.store import Key, MeasurementStore
+from ehdnas.profilers.store.store import Key, MeasurementStore
 path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 with MeasurementStore(path) as store:
     for index in range(count):
@@ -246,7 +246,9 @@ def test_a_store_on_a_network_file_system_is_refused(tmp_path, monkeypatch):
     mounts = tmp_path / "mounts"
     mounts.write_text(f"server:/x {tmp_path} nfs rw 0 0\n")
     real = network_file_system
-    monkeypatch.setattr("ehdnas.profilers.store.network_file_system", lambda folder: real(folder, mounts))
+    monkeypatch.setattr(
+        "ehdnas.profilers.store.store.network_file_system", lambda folder: real(folder, mounts)
+    )
     with pytest.raises(EhdnasError, match=r"network file system \(nfs\).* put the workspace on a local disk"):
         MeasurementStore(tmp_path / "measurements.db")
     assert not (tmp_path / "measurements.db").exists()

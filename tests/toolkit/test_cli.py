@@ -151,7 +151,7 @@ def test_simulate_gives_the_published_throughput(project, ehdnas):
 
 
 def test_measure_times_a_file_the_user_has(project, ehdnas):
-    from ehdnas.profilers.smoke import smoke_model
+    from ehdnas.profilers.board.smoke import smoke_model
 
     (project / "mine.onnx").write_bytes(smoke_model(".onnx"))
     result = ehdnas("measure", "mine.onnx", "--protocol", "quick", "--json")

@@ -7,7 +7,7 @@ from ehdnas.core.measurement import Measurement
 from ehdnas.pipeline.devices import find_device
 from ehdnas.pipeline.meter import Instrument, Meter, conditions
 from ehdnas.profilers.protocol import QUICK, STANDARD
-from ehdnas.profilers.store import MeasurementStore
+from ehdnas.profilers.store.store import MeasurementStore
 from ehdnas.search.spaces.base import NetworkShape, find_space
 
 SPACE = find_space("darts")

@@ -17,7 +17,7 @@ from ehdnas.exporters.base import find_exporter
 from ehdnas.pipeline.costed import Costed, costed
 from ehdnas.profilers.base import FileProfiler, TableProfiler, find_profiler
 from ehdnas.profilers.protocol import QUICK, STANDARD, Protocol
-from ehdnas.profilers.store import Key, MeasurementStore
+from ehdnas.profilers.store.store import Key, MeasurementStore
 from ehdnas.search.spaces.base import Architecture, NetworkShape, Space
 
 PROTOCOLS = {protocol.name: protocol for protocol in (STANDARD, QUICK)}

@@ -19,7 +19,7 @@ from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.text import duration
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.meter import PROTOCOLS, Instrument, Meter, conditions
-from ehdnas.profilers.store import MeasurementStore
+from ehdnas.profilers.store.store import MeasurementStore
 from ehdnas.search.loop import step_seed
 from ehdnas.search.predictor.base import Identity, Predictor
 from ehdnas.search.predictor.embedding import EmbeddingPredictor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ehdnas.profilers.base import Check
-from ehdnas.profilers.collect import is_throttled
+from ehdnas.profilers.board.collect import is_throttled
 
 _MEMORY_MB = 256
 _DISK_MB = 200

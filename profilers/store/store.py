@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from ehdnas.core.errors import DataError, EhdnasError
 from ehdnas.core.measurement import Measurement
-from ehdnas.profilers.mounts import network_file_system
+from ehdnas.profilers.store.mounts import network_file_system
 
 SCHEMA_VERSION = 1
 _BUSY_S = 60.0

@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 from ehdnas.core.device import Device
 from ehdnas.core.measurement import Measurement, Statistics
+from ehdnas.profilers.board.reply import Reply
 from ehdnas.profilers.protocol import Protocol
-from ehdnas.profilers.reply import Reply
 
 # Medians of processes that disagree by more than this are taken again once, then flagged.
 SPREAD_LIMIT = 0.05

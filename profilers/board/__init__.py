@@ -1,0 +1,1 @@
+"""What times files on a machine, however it is reached: the agent, other timers, checks, installing."""

@@ -1,0 +1,59 @@
+"""The `[options]` table of a device whose files are timed by a clock. Names and paths; never commands."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ehdnas.core.device import Device
+from ehdnas.core.errors import UsageError
+from ehdnas.core.text import nearest
+
+_PLAIN = r"^[A-Za-z0-9_~/.+@:-]*$"
+Name = Annotated[str, Field(pattern=_PLAIN, max_length=200)]
+
+
+class BoardOptions(BaseModel):
+    """What is particular about one machine.
+
+    `python` is the Python that runs the agent, by default the one that `ehdnas devices install` set up in
+    `folder`, else `python3`. `cpus` pins the measurement to cores. `delegate` is the shared library of an
+    accelerator, such as libedgetpu.so.1, and `delegate_options` what it is given. `tool` is the timer for
+    machines without Python or with a runtime of their own: `benchmark_model` or `trtexec`, by path.
+    `power_rail` is the label of the supply that energy is read from. `system_bits` refuses a system of
+    other than that many bits. `clock` is that of the Edge TPU's runtime. `hottest_c` is the temperature from
+    which `doctor` warns. `proxy_command` lets ~/.ssh/config run its ProxyCommand.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    python: Name = ""
+    folder: Name = ".local/share/ehdnas-board"
+    cpus: tuple[Annotated[int, Field(ge=0, lt=1024)], ...] = ()
+    delegate: Name = ""
+    delegate_options: dict[Name, Name] = Field(default_factory=dict)
+    tool: Name = ""
+    power_rail: Name = ""
+    system_bits: Literal[0, 32, 64] = 0
+    clock: Literal["", "standard", "maximum"] = ""
+    hottest_c: float = Field(default=75.0, gt=0, le=150)
+    proxy_command: bool = False
+
+
+def board_options(device: Device) -> BoardOptions:
+    """Return a device's options, checked.
+
+    Raises:
+        UsageError: an option is unknown, or its value cannot be right.
+    """
+    known = BoardOptions.model_fields
+    for key in device.options:
+        if key not in known:
+            raise UsageError(f"device '{device.name}': unknown option '{key}'{nearest(key, known)}")
+    try:
+        return BoardOptions(**device.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"device '{device.name}': option '{where}': {first['msg']}") from error
