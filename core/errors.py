@@ -5,6 +5,7 @@
     ├── DataError             1   data that is absent, damaged or hostile
     ├── BudgetError           3   the budget is not met, or cannot be
     ├── DeviceError           4   the device cannot be reached or used
+    │   ├── DeviceSetupError      it must be set up first: trusted, logged in to, given a runtime
     │   ├── CommandTimeoutError   (ehdnas.core.remote) what ran there was ended at its limit
     │   └── ConnectionLostError   (ehdnas.core.remote) it stopped answering while in use
     ├── MeasurementError      1   the device answered, but this model could not be measured
@@ -48,6 +49,10 @@ class DeviceError(EhdnasError):
     """The device is not configured, cannot be reached, or lacks what is needed."""
 
     exit_code = 4
+
+
+class DeviceSetupError(DeviceError):
+    """The device must be set up first; to try again and change nothing helps nothing."""
 
 
 class MeasurementError(EhdnasError):

@@ -6,16 +6,20 @@ with open_transport("nvidia@jetson") as there:
     there.get("model.engine", Path("model.engine"))
 """
 
+from ehdnas.core.remote.adb import AdbTransport
 from ehdnas.core.remote.base import CommandTimeoutError, Completed, ConnectionLostError, Transport
 from ehdnas.core.remote.local import LocalTransport
+from ehdnas.core.remote.process import ProcessTransport
 from ehdnas.core.remote.ssh import SshTransport
 from ehdnas.core.remote.ssh_config import SshOptions
 
 __all__ = [
+    "AdbTransport",
     "CommandTimeoutError",
     "Completed",
     "ConnectionLostError",
     "LocalTransport",
+    "ProcessTransport",
     "SshOptions",
     "SshTransport",
     "Transport",
@@ -23,12 +27,17 @@ __all__ = [
 ]
 
 
-def open_transport(address: str) -> Transport:
-    """Return a transport to `address`: '' or 'local' is this machine, all else `[user@]host[:port]` over SSH.
+def open_transport(address: str, options: SshOptions | None = None) -> Transport:
+    """Return a transport to `address`; nothing is reached before its first use.
 
-    A host may be an alias of ~/.ssh/config. Nothing is reached before the first use.
+    '' or 'local' is this machine, `adb:SERIAL` an Android device, `adb:` the only one, and all else
+    `[user@]host[:port]` over SSH, with these `options`; a host may be an alias of ~/.ssh/config.
 
     Raises:
         UsageError: the address cannot be one.
     """
-    return LocalTransport() if address in ("", "local") else SshTransport(address)
+    if address in ("", "local"):
+        return LocalTransport()
+    if address.startswith("adb:"):
+        return AdbTransport(address.removeprefix("adb:"))
+    return SshTransport(address, options)

@@ -2,12 +2,14 @@
 
 Both scripts are POSIX sh on one line without single quotes, so that any login shell passes them on unharmed.
 Each prints `mark` first: what start-up files print comes before it. Both watch their standard input, which
-sshd closes when the connection ends, however it ends.
+closes when the connection ends, however it ends. A link that falls silent ends nothing for hours: so whoever
+holds a folder may also be asked to hear a line every so often, and to give up without.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import secrets
 import shlex
 from collections.abc import Sequence
@@ -17,17 +19,32 @@ from ehdnas.core.remote.base import KILL_AFTER_S
 # Our own clock stops a command at its limit; `timeout` over there is for when we are gone: a little later.
 _BACKSTOP_S = 10
 
+_AVAILABLE = re.compile(r"\s\d+\s+\d+\s+(\d+)\s+(?:\d+%|-)\s")
+
+# Android has no /tmp. `timeout` ends with 124, or as the signal it sent, 143; the end of the input gives 1.
 _HOLD = """
-mark=$1;
-d=$(umask 077; mktemp -d "${TMPDIR:-/tmp}/ehdnas.XXXXXXXXXX") || exit 1;
+mark=$1; dead=$2; top=${TMPDIR:-};
+for d in /tmp /data/local/tmp; do if test -z "$top" && test -w "$d"; then top=$d; fi; done;
+d=$(umask 077; mktemp -d "${top:-/tmp}/ehdnas.XXXXXXXXXX") || exit 1;
 clean() { cd /; rm -rf -- "$d"; };
 trap clean EXIT; trap "exit 1" HUP INT TERM;
 printf %s "$mark$d$mark";
-while read -r line; do :; done;
+{
+code=0;
+if test "$dead" -gt 0 && timeout 5 true; then
+while test "$code" = 0; do timeout "$dead" sh -c "read -r line"; code=$?; done;
+else while read -r line; do :; done; fi;
+if test "$code" = 124 || test "$code" = 143; then
+for p in /proc/[0-9]*; do
+if test "$p/cwd" -ef "$d"; then p=${p##*/}; kill -TERM "-$p" || kill -TERM "$p"; fi;
+done;
+fi;
+} 2>/dev/null;
 clean; if test -e "$d"; then sleep 6; fi
 """
 
-# setsid, and failing that timeout, make the program the leader of a group; signals go to all of it.
+# setsid, and failing that timeout, make the program the leader of a group; signals go to all of it. What
+# watches it stays in our folder, and takes TERM, which the holder sends, for the end of its input.
 _RUN = """
 mark=$1; limit=$2; after=$3; cd "$4" || exit 125; shift 4;
 printf %s "$mark"; printf %s "$mark" >&2;
@@ -38,6 +55,7 @@ if command -v setsid >/dev/null; then set -- setsid "$@"; fi;
 p=$!;
 stop() { kill "-$1" "-$p" || kill "-$1" "$p"; };
 {
+trap : TERM;
 while read -r line; do :; done;
 stop TERM; i=0;
 while test "$i" -lt "$after" && stop 0; do sleep 1; i=$((i + 1)); done;
@@ -55,9 +73,13 @@ def new_mark() -> str:
     return f"ehdnas-{secrets.token_hex(8)}:"
 
 
-def hold_command(mark: str) -> str:
-    """Return the command that makes our folder, prints its path between marks, and removes it at the end."""
-    return _command(_HOLD, [mark])
+def hold_command(mark: str, dead_s: float = 0) -> str:
+    """Return the command that makes our folder, prints its path between marks, and removes it at the end.
+
+    The end is that of its input, or `dead_s` seconds, rounded up, without a line there, which also ends what
+    runs in the folder. With 0, and where there is no `timeout`, it waits for as long as its input is open.
+    """
+    return _command(_HOLD, [mark, str(math.ceil(dead_s))])
 
 
 def run_command(mark: str, folder: str, arguments: Sequence[str], timeout_s: float) -> str:
@@ -82,6 +104,12 @@ def last_line(output: bytes) -> str:
     """Return the last line that says something, for an error message; '' when there is none."""
     lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
     return lines[-1][:200] if lines else ""
+
+
+def available_bytes(df_output: bytes) -> int | None:
+    """Return what `df -Pk` says can still be written; None when it does not say."""
+    found = _AVAILABLE.search(last_line(df_output) + " ")
+    return int(found[1]) * 1024 if found else None
 
 
 def _command(script: str, arguments: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ehdnas.core.remote.base import (
 from ehdnas.core.remote.capture import Capture
 from ehdnas.core.remote.shell import (
     after_mark,
+    available_bytes,
     held_folder,
     hold_command,
     last_line,
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 _DRAIN_S = 3.0  # for the last output to arrive once the program is known to have ended
 _HASH_S = 600.0  # sha256sum of a large file on a slow card
+_SPACE_S = 30.0
+_ASK_FOR_SPACE_BYTES = 2**20  # below, the question takes longer than an attempt
 
 
 @dataclass
@@ -50,14 +54,28 @@ class _Session:
     folder: str
     sftp: paramiko.SFTPClient | None = None
 
+    def given_up(self) -> bool:
+        """Return whether the folder was removed over there, because nothing was heard from here."""
+        if self.holder.exit_status == -1:  # it runs, or fell with the connection
+            return False
+        self.connection.lost_why = "it heard nothing from here and removed our folder"
+        return True
+
+    def beat(self) -> None:
+        """Give signs of life until the holder ends or its input is closed; a thread's body."""
+        with contextlib.suppress(OSError):
+            while not self.holder.status_event.wait(self.connection.options.beat_s):
+                self.holder.sendall(b"\n")
+
 
 class SshTransport(Transport):
     """Reaches `[user@]host[:port]`, or an alias of ~/.ssh/config, with the user's keys.
 
     HostName, User, Port, IdentityFile, IdentitiesOnly, ProxyJump, UserKnownHostsFile and HostKeyAlias are
     honoured, ProxyCommand when `SshOptions` allows it; sections with `Match exec` are passed over. The agent
-    is asked for signatures and never forwarded. Over there it needs sh, mktemp and SFTP; `timeout`, `setsid`
-    and `sha256sum` are used where they exist.
+    is asked for signatures and never forwarded. Over there it needs sh, mktemp and SFTP; `timeout`, `setsid`,
+    `df` and `sha256sum` are used where they exist. Over a link that went silent the folder lasts for
+    `SshOptions.dead_s`, given `timeout`, and so does a program, given /proc too, else until its limit.
 
     Raises:
         UsageError: the address is malformed.
@@ -75,6 +93,7 @@ class SshTransport(Transport):
         session = self._open()
         path = f"{session.folder}/{name}"
         with self._noticing_loss(f"the upload of {source.name}"):
+            self._check_space(source, path)
             upload(self._sftp(), source, path, session.connection.target.where, self._sha256)
         return path
 
@@ -91,7 +110,8 @@ class SshTransport(Transport):
                 in_time = channel.status_event.wait(max(0.0, deadline - time.monotonic()))
             finally:
                 _end(channel)
-            if not session.connection.alive(1.0 if channel.exit_status == -1 else 0.0):
+            stands = session.connection.alive(1.0 if channel.exit_status == -1 else 0.0)
+            if not stands or session.given_up():
                 raise session.connection.lost(arguments[0])
         if not in_time:
             raise too_slow(arguments, session.connection.target.where, timeout_s)
@@ -132,7 +152,8 @@ class SshTransport(Transport):
         with device_errors(
             f"cannot make a folder on {where}", "check that commands can be run there over ssh"
         ):
-            channel = self._exec(connection, hold_command(mark), merged=True)
+            command = hold_command(mark, self._options.dead_s)
+            channel = self._exec(connection, command, merged=True)
             deadline = time.monotonic() + self._options.answer_s
             while not (folder := held_folder(output, mark)) and time.monotonic() < deadline:
                 output = (output + channel.recv(2**14))[-(2**17) :]
@@ -144,7 +165,9 @@ class SshTransport(Transport):
                 f"cannot make a folder on {where}: {last_line(output) or 'its login shell said nothing'}; "
                 f"it needs sh, mktemp and a writable /tmp or TMPDIR"
             )
-        return _Session(connection, channel, folder)
+        session = _Session(connection, channel, folder)
+        threading.Thread(target=session.beat, daemon=True).start()
+        return session
 
     def _exec(self, connection: Connection, command: str, merged: bool = False) -> paramiko.Channel:
         """Start a command of the login shell; refused or unanswered requests are DeviceErrors."""
@@ -162,6 +185,18 @@ class SshTransport(Transport):
         if session.sftp is None:
             session.sftp = open_sftp(session.connection)
         return session.sftp
+
+    def _check_space(self, source: Path, path: str) -> None:
+        needed = source.stat().st_size
+        if needed < _ASK_FOR_SPACE_BYTES:
+            return
+        session = self._open()
+        free = available_bytes(self.run(["df", "-Pk", session.folder], _SPACE_S).stdout)
+        if free is not None and free < needed:
+            raise DeviceError(
+                f"cannot write {path} on {session.connection.target.where}: {needed / 2**20:.1f} MiB needed, "
+                f"{free / 2**20:.1f} MiB free; free some space there, or set TMPDIR there to another disk"
+            )
 
     def _sha256(self, path: str) -> str:
         done = self.run(["sha256sum", "--", path], _HASH_S)
@@ -187,7 +222,7 @@ class SshTransport(Transport):
             yield
         except DeviceError as error:
             session = self._session
-            if session is not None and not session.connection.alive(0.2):
+            if session is not None and (not session.connection.alive(0.2) or session.given_up()):
                 raise session.connection.lost(doing) from error
             raise
 

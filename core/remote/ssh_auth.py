@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ehdnas.core.errors import DeviceError
+from ehdnas.core.errors import DeviceSetupError
 from ehdnas.core.remote.ssh_config import Target
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def log_in(transport: paramiko.Transport, target: Target) -> None:
     """Offer keys until one is taken: the target's that the agent holds, its files, then the agent's others.
 
     Raises:
-        DeviceError: no key was taken, with what was tried.
+        DeviceSetupError: no key was taken, with what was tried.
     """
     import paramiko
 
@@ -28,7 +28,7 @@ def log_in(transport: paramiko.Transport, target: Target) -> None:
             try:
                 further = transport.auth_publickey(target.user, key)
             except paramiko.BadAuthenticationType as error:
-                raise DeviceError(
+                raise DeviceSetupError(
                     f"{target.where} takes no keys, only {', '.join(error.allowed_types)}; "
                     f"set PubkeyAuthentication yes there"
                 ) from error
@@ -44,7 +44,7 @@ def log_in(transport: paramiko.Transport, target: Target) -> None:
         if agent is not None:
             agent.close()
     tried = "; ".join(notes) or "there is none, in files or in ssh-agent"
-    raise DeviceError(
+    raise DeviceSetupError(
         f"{target.where} let no key of ours in as {target.user} ({tried}); "
         f"put one there with: ssh-copy-id -p {target.port} {target.user}@{target.host}"
     )

@@ -33,6 +33,8 @@ class SshOptions:
 
     `connect_s` bounds reaching and logging in to one machine, repeats included; `answer_s` the reply to one
     request. A keepalive goes out every `keepalive_s`; a link that brings nothing for `silence_s` is closed.
+    The other end gets a sign of life every `beat_s`; after `dead_s` without one it ends what we started and
+    removes our folder, as when this process is stopped for so long; 0 turns that off.
     A ProxyCommand runs a program on this machine, so it must be allowed.
     """
 
@@ -41,6 +43,8 @@ class SshOptions:
     answer_s: float = 30.0
     keepalive_s: float = 4.0
     silence_s: float = 12.0
+    beat_s: float = 10.0
+    dead_s: float = 30.0
     allow_proxy_command: bool = False
 
 

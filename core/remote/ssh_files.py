@@ -9,7 +9,7 @@ import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ehdnas.core.errors import DataError, DeviceError
 from ehdnas.core.files import atomic_path
@@ -61,7 +61,11 @@ def upload(
             with device_errors(failed, "free some space there (df -h), or set TMPDIR there to another disk"):
                 digest, size = _send(sftp, content, temporary)
                 arrived = sftp.stat(temporary).st_size
-            if arrived != size or remote_sha256(temporary) not in ("", digest):
+            if arrived != size:  # sent in a row, the last pieces' errors are never read
+                raise DeviceError(
+                    f"{failed}: {arrived} bytes of {size} arrived; free some space there (df -h)"
+                )
+            if remote_sha256(temporary) not in ("", digest):
                 raise DeviceError(f"{failed}: it arrived damaged; try again, and check the disk there")
             with device_errors(failed, "check the folder there"):
                 sftp.posix_rename(temporary, path)
@@ -87,7 +91,7 @@ def download(sftp: paramiko.SFTPClient, path: str, target: Path, where: str) -> 
         size = 0
         with device_errors(failed, "try again"):
             remote = sftp.open(path, "rb")
-            remote.prefetch(found.st_size or 0, _REQUESTS_AT_ONCE)
+            _prefetch(remote, found.st_size or 0)
         with contextlib.closing(remote):
             while chunk := _receive(remote, failed):
                 copy.write(chunk)
@@ -114,6 +118,18 @@ def _local_chunk(content: BinaryIO) -> bytes:
         return content.read(_CHUNK_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {content.name}: {error.strerror}; check the disk") from error
+
+
+def _prefetch(remote: Any, size: int) -> None:
+    """Ask for the whole file at once; should the connection fall, it is `_receive` that says so."""
+    ask = remote._prefetch_thread
+
+    def ask_quietly(*arguments: Any) -> None:
+        with contextlib.suppress(Exception):  # a thread's traceback would end up on the terminal
+            ask(*arguments)
+
+    remote._prefetch_thread = ask_quietly
+    remote.prefetch(size, _REQUESTS_AT_ONCE)
 
 
 def _receive(remote: paramiko.SFTPFile, failed: str) -> bytes:
