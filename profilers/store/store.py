@@ -3,44 +3,40 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from ehdnas.core.errors import DataError, EhdnasError
+from ehdnas.core.errors import DataError
 from ehdnas.core.measurement import Measurement
-from ehdnas.profilers.store.mounts import network_file_system
+from ehdnas.profilers.store.connection import MEND, connect, plain_error
+from ehdnas.profilers.store.schema import prepare
 
-SCHEMA_VERSION = 1
-_BUSY_S = 60.0
-_SCHEMA = (
-    """CREATE TABLE measurements (
-        id INTEGER PRIMARY KEY,
-        device TEXT NOT NULL, space TEXT NOT NULL, shape TEXT NOT NULL, subject TEXT NOT NULL,
-        precision TEXT NOT NULL, protocol TEXT NOT NULL,
-        model_sha256 TEXT NOT NULL, created_at TEXT NOT NULL, basis TEXT NOT NULL,
-        metrics TEXT NOT NULL, statistics TEXT NOT NULL, samples_ms TEXT NOT NULL,
-        passport TEXT NOT NULL, flags TEXT NOT NULL)""",
-    """CREATE INDEX by_key ON measurements (device, space, shape, precision, protocol, subject, id)""",
-    """CREATE TRIGGER no_update BEFORE UPDATE ON measurements
-        BEGIN SELECT RAISE(ABORT, 'measurements are never changed'); END""",
-    """CREATE TRIGGER no_delete BEFORE DELETE ON measurements
-        BEGIN SELECT RAISE(ABORT, 'measurements are never deleted'); END""",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
-)
 _COLUMNS = "device, basis, metrics, statistics, samples_ms, passport, flags"
-_INSERT = f"""INSERT INTO measurements (device, space, shape, subject, precision, protocol, model_sha256,
-    created_at, basis, metrics, statistics, samples_ms, passport, flags) VALUES ({", ".join("?" * 14)})"""  # noqa: S608
+ROW = (
+    *("device", "space", "shape", "subject", "precision", "protocol", "model_sha256", "created_at", "basis"),
+    *("metrics", "statistics", "samples_ms", "passport", "flags", "origin", "uid"),
+)
+"""The columns of a measurement, in the order of `as_row`."""
+INSERT = f"INSERT INTO measurements ({', '.join(ROW)}) VALUES ({', '.join('?' * len(ROW))})"  # noqa: S608
+# What was measured here goes before what was imported, however late.
 _FIND = f"""SELECT subject, {_COLUMNS} FROM measurements WHERE device = ? AND space = ? AND shape = ?
-    AND subject = ? AND precision = ? AND protocol = ? ORDER BY id DESC LIMIT 1"""  # noqa: S608
+    AND subject = ? AND precision = ? AND protocol = ? ORDER BY origin <> '', id DESC LIMIT 1"""  # noqa: S608
 _ALL = f"""SELECT subject, {_COLUMNS} FROM measurements WHERE id IN (
-    SELECT max(id) FROM measurements WHERE device = ? AND space = ? AND shape = ? AND precision = ?
-    AND protocol = ? GROUP BY subject) ORDER BY id"""  # noqa: S608
+    SELECT coalesce(max(CASE WHEN origin = '' THEN id END), max(id)) FROM measurements
+    WHERE device = ? AND space = ? AND shape = ? AND precision = ? AND protocol = ? GROUP BY subject)
+    ORDER BY id"""  # noqa: S608
+_GROUPS = """SELECT device, space, shape, precision, protocol, count(DISTINCT subject),
+    count(DISTINCT CASE WHEN basis = 'measured' THEN subject END),
+    count(DISTINCT CASE WHEN origin <> '' THEN subject END), min(latency_ms), max(latency_ms)
+    FROM (SELECT *, CASE WHEN json_valid(metrics) THEN json_extract(metrics, '$.latency_ms') END AS latency_ms
+        FROM measurements)
+    GROUP BY device, space, shape, precision, protocol ORDER BY device, precision, protocol, space, shape"""
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,22 @@ class Key:
     protocol: str
 
 
+@dataclass(frozen=True)
+class Group:
+    """What there is of one device, space, shape, precision and protocol: networks, and their latencies."""
+
+    device: str
+    space: str
+    shape: str
+    precision: str
+    protocol: str
+    networks: int
+    measured: int
+    imported: int
+    fastest_ms: float | None
+    slowest_ms: float | None
+
+
 class MeasurementStore:
     """Measurements at `path`, for the thread that opened it; any number of stores may share one file.
 
@@ -72,12 +84,11 @@ class MeasurementStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        _refuse_network(path)
         with self._plain_errors():
-            self._connection = _open(path)
+            self._connection = connect(path)
         try:
-            with self._plain_errors():
-                self._prepare()
+            with self.transaction() as connection:
+                prepare(connection, path)
         except BaseException:
             self.close()
             raise
@@ -102,13 +113,12 @@ class MeasurementStore:
 
     def add_many(self, pairs: Iterable[tuple[Key, Measurement]]) -> None:
         """Append measurements in one transaction: all of them, or none. Raises as `add` does."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        rows = [_row(key, measurement, now) for key, measurement in pairs]
-        with self._plain_errors(), self._transaction():
-            self._connection.executemany(_INSERT, rows)
+        rows = [as_row(key, measurement) for key, measurement in pairs]
+        with self.transaction() as connection:
+            connection.executemany(INSERT, rows)
 
     def find(self, key: Key) -> Measurement | None:
-        """Return the latest measurement of a key, or None.
+        """Return the latest measurement of a key, or None; imported ones count where there is no own one.
 
         Raises:
             DataError: the database is damaged.
@@ -120,7 +130,7 @@ class MeasurementStore:
     def all(
         self, device: str, space: str, shape: str, precision: str, protocol: str
     ) -> list[tuple[str, Measurement]]:
-        """Return (subject, its latest measurement), in the order those were added.
+        """Return (subject, the measurement `find` gives), in the order those were added.
 
         Raises:
             DataError: the database is damaged.
@@ -135,36 +145,28 @@ class MeasurementStore:
             rows = self._connection.execute("SELECT DISTINCT device FROM measurements ORDER BY device")
             return [name for (name,) in rows]
 
-    def _prepare(self) -> None:
-        _use_wal(self._connection)
-        # FULL: a measurement on a board costs seconds to minutes, a sync milliseconds.
-        self._connection.execute("PRAGMA synchronous = FULL")
-        with self._transaction():
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
-                raise DataError(
-                    f"{self.path} was written by a newer version (schema {version}, this one reads up to "
-                    f"{SCHEMA_VERSION}); upgrade with `pip install -U ehdnas`"
-                )
-            if version == 0:
-                self._create()
+    def groups(self) -> list[Group]:
+        """Return what there is, a group for each device, space, shape, precision and protocol."""
+        with self._plain_errors():
+            return [Group(*row) for row in self._connection.execute(_GROUPS)]
 
-    def _create(self) -> None:
-        if self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-            raise DataError(f"{self.path} is some other program's database; choose another workspace")
-        for statement in _SCHEMA:
-            self._connection.execute(statement)
+    def select(self, statement: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a SELECT, one at a time: for the modules that share the file."""
+        with self._plain_errors():
+            yield from self._connection.execute(statement, values)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        # IMMEDIATE takes the write lock at once, so that the busy timeout covers the whole wait.
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.rollback()
-            raise
-        self._connection.commit()
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Make all changes in the block or, where it raises, none: for the modules that share the file."""
+        with self._plain_errors():
+            # IMMEDIATE takes the write lock at once, so that the busy timeout covers the whole wait.
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.rollback()
+                raise
+            self._connection.commit()
 
     def _measurement(self, row: tuple[Any, ...]) -> Measurement:
         subject, device, basis, *encoded = row
@@ -173,64 +175,22 @@ class MeasurementStore:
             decoded = dict(zip(fields, map(json.loads, encoded), strict=True))
             return Measurement(device=device, basis=basis, **decoded)
         except (ValueError, TypeError, RecursionError) as error:
-            raise DataError(f"{self.path}: the measurement of '{subject}' is damaged; {_MEND}") from error
+            raise DataError(f"{self.path}: the measurement of '{subject}' is damaged; {MEND}") from error
 
     @contextmanager
     def _plain_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise _plain(self.path, error) from error
+            raise plain_error(self.path, error) from error
 
 
-_MEND = "move the file away to start afresh, or restore a copy"
+def as_row(key: Key, measurement: Measurement) -> tuple[str, ...]:
+    """Return the row, by the columns of `ROW`, of a measurement taken now.
 
-
-def _plain(path: Path, error: sqlite3.Error) -> EhdnasError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return DataError(f"measurement database {path} is damaged ({error}); {_MEND}")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return EhdnasError(f"measurement database {path} is held by another process; wait for it, or end it")
-    if code == sqlite3.SQLITE_FULL:
-        return EhdnasError(f"cannot write {path}: the disk is full; free some space")
-    return EhdnasError(
-        f"measurement database {path}: {error}; check that the folder is writable and the disk not full"
-    )
-
-
-def _refuse_network(path: Path) -> None:
-    kind = network_file_system(path.parent)
-    if kind is not None:
-        raise EhdnasError(
-            f"{path.parent} is on a network file system ({kind}), where the measurement database is not "
-            "safe; put the workspace on a local disk"
-        )
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EhdnasError(f"cannot write {path}: {error.strerror}; choose a writable folder") from error
-    return sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to write-ahead logging; SQLite does not wait for its locks here by itself."""
-    deadline = time.monotonic() + _BUSY_S
-    while True:
-        try:
-            with closing(connection.execute("PRAGMA journal_mode = WAL")) as cursor:
-                cursor.fetchone()
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-
-
-def _row(key: Key, measurement: Measurement, now: str) -> tuple[str, ...]:
+    Raises:
+        DataError: a number in it is not finite.
+    """
     statistics = measurement.statistics
     values: tuple[Any, ...] = (
         measurement.metrics,
@@ -244,4 +204,5 @@ def _row(key: Key, measurement: Measurement, now: str) -> tuple[str, ...]:
     except ValueError as error:
         raise DataError(f"the measurement of '{key.subject}' holds a number that is not finite") from error
     digest = str(measurement.passport.get("model_sha256", ""))
-    return (*astuple(key), digest, now, measurement.basis, *encoded)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return (*astuple(key), digest, now, measurement.basis, *encoded, "", secrets.token_hex(16))

@@ -161,9 +161,79 @@ def test_a_kill_in_the_middle_loses_nothing_that_was_finished(path):
 def test_a_database_of_a_newer_version_says_to_upgrade(store, path):
     store.close()
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     with pytest.raises(DataError, match=r"measurements\.db was written by a newer version .* upgrade with"):
         MeasurementStore(path)
+
+
+SCHEMA_1 = (
+    """CREATE TABLE measurements (
+        id INTEGER PRIMARY KEY,
+        device TEXT NOT NULL, space TEXT NOT NULL, shape TEXT NOT NULL, subject TEXT NOT NULL,
+        precision TEXT NOT NULL, protocol TEXT NOT NULL,
+        model_sha256 TEXT NOT NULL, created_at TEXT NOT NULL, basis TEXT NOT NULL,
+        metrics TEXT NOT NULL, statistics TEXT NOT NULL, samples_ms TEXT NOT NULL,
+        passport TEXT NOT NULL, flags TEXT NOT NULL)""",
+    "CREATE INDEX by_key ON measurements (device, space, shape, precision, protocol, subject, id)",
+    """CREATE TRIGGER no_update BEFORE UPDATE ON measurements
+        BEGIN SELECT RAISE(ABORT, 'measurements are never changed'); END""",
+    """CREATE TRIGGER no_delete BEFORE DELETE ON measurements
+        BEGIN SELECT RAISE(ABORT, 'measurements are never deleted'); END""",
+    "PRAGMA user_version = 1",
+)
+
+
+@pytest.fixture
+def schema_1(path) -> Path:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as connection:
+        for statement in SCHEMA_1:
+            connection.execute(statement)
+        for subject in "ab":
+            values = (*SCOPE[:3], subject, *SCOPE[3:], "f00d", "2025-01-01T00:00:00+00:00", "measured")
+            values += ('{"latency_ms": 7.0}', "null", "[]", "{}", "[]")
+            connection.execute(f"INSERT INTO measurements VALUES (NULL, {', '.join('?' * 14)})", values)
+    connection.close()
+    return path
+
+
+def layout(path: Path) -> set[tuple[str, str]]:
+    rows = sqlite3.connect(path).execute("SELECT name, type FROM sqlite_master WHERE sql IS NOT NULL")
+    return set(rows.fetchall())
+
+
+def test_a_database_of_schema_1_is_brought_up_to_date(schema_1, tmp_path):
+    with MeasurementStore(schema_1) as store, MeasurementStore(tmp_path / "new.db"):
+        assert store.find(key("a")).metric("latency_ms") == 7.0
+        store.add(KEY, measurement())
+    connection = sqlite3.connect(schema_1)
+    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    rows = connection.execute("SELECT uid, origin FROM measurements").fetchall()
+    assert len({uid for uid, _ in rows}) == 3 and {len(uid) for uid, _ in rows} == {32}
+    assert {origin for _, origin in rows} == {""}
+    with pytest.raises(sqlite3.IntegrityError, match="measurements are never changed"):
+        connection.execute("UPDATE measurements SET uid = 'x'")
+    assert layout(schema_1) == layout(tmp_path / "new.db")
+
+
+def test_a_migration_that_breaks_off_changes_nothing(schema_1, monkeypatch):
+    from ehdnas.profilers.store import schema
+
+    before = layout(schema_1)
+    monkeypatch.setattr(schema, "_FROM_1", (*schema._FROM_1[:5], "SELECT no_such_function()"))
+    with pytest.raises(EhdnasError, match="no such function"):
+        MeasurementStore(schema_1)
+    assert layout(schema_1) == before
+    monkeypatch.undo()
+    with MeasurementStore(schema_1) as store:
+        assert len(store.all(*SCOPE)) == 2
+
+
+def test_processes_that_migrate_at_once_agree(schema_1):
+    writers = [writer(schema_1, name, 5) for name in "abc"]
+    for one in writers:
+        one.communicate(timeout=120)
+    assert [one.returncode for one in writers] == [0] * 3
 
 
 def test_a_damaged_database_says_so(store, path):
@@ -202,7 +272,7 @@ def test_a_hostile_row_is_one_line(store, path, metrics):
     store.close()
     with sqlite3.connect(path) as connection:
         values = (*SCOPE[:3], "evil", *SCOPE[3:], "", "", "measured", metrics, "null", "[]", "{}", "[]")
-        connection.execute(f"INSERT INTO measurements VALUES (NULL, {', '.join('?' * 14)})", values)
+        connection.execute(f"INSERT INTO measurements VALUES (NULL, {', '.join('?' * 14)}, '', NULL)", values)
     with MeasurementStore(path) as opened, pytest.raises(DataError, match="measurement of 'evil' is damaged"):
         opened.all(*SCOPE)
 
@@ -247,7 +317,7 @@ def test_a_store_on_a_network_file_system_is_refused(tmp_path, monkeypatch):
     mounts.write_text(f"server:/x {tmp_path} nfs rw 0 0\n")
     real = network_file_system
     monkeypatch.setattr(
-        "ehdnas.profilers.store.store.network_file_system", lambda folder: real(folder, mounts)
+        "ehdnas.profilers.store.connection.network_file_system", lambda folder: real(folder, mounts)
     )
     with pytest.raises(EhdnasError, match=r"network file system \(nfs\).* put the workspace on a local disk"):
         MeasurementStore(tmp_path / "measurements.db")
