@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ehdnas.core.device import Device
 from ehdnas.core.errors import DeviceError
@@ -25,12 +25,16 @@ _GROUP = "ehdnas.profilers"
 
 @dataclass(frozen=True)
 class Check:
-    """One line of `ehdnas doctor`: what was looked at, what was found, and what mends a failure."""
+    """One line of `ehdnas doctor`: what was looked at, what was found, and what mends a failure.
+
+    With `advice`, a failure stands in nothing's way, but makes figures worse or less steady.
+    """
 
     name: str
     passed: bool
     detail: str
     mend: str = ""
+    advice: bool = False
 
 
 class Profiler(ABC):
@@ -45,7 +49,10 @@ class Profiler(ABC):
 
 
 class FileProfiler(Profiler):
-    """A profiler that runs exported files and times them by a clock."""
+    """A profiler that runs exported files and times them by a clock.
+
+    A context manager: it connects at the first use, and leaving it hangs up.
+    """
 
     @abstractmethod
     def measure(self, path: Path, protocol: Protocol) -> Measurement:
@@ -57,6 +64,16 @@ class FileProfiler(Profiler):
             DeviceError: the device cannot be reached, or lacks an interpreter.
             MeasurementError: the interpreter refused the file, or did not survive it.
         """
+
+    def close(self) -> None:
+        """Hang up and leave nothing on the device; never raises. It can be used again."""
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class TableProfiler(Profiler):
@@ -100,10 +117,9 @@ def find_profiler(device: Device) -> Profiler:
     """
     kinds = plugin_names(_GROUP)
     if device.kind == "ssh" and not device.host:
-        later = "" if device.kind in kinds else ", for when something is installed that reaches kind 'ssh'"
         raise DeviceError(
             f"device '{device.name}' has no host; "
-            f"set one with `ehdnas devices set {device.name} host=USER@ADDRESS`{later}"
+            f"set one with `ehdnas devices set {device.name} host=USER@ADDRESS`"
         )
     if device.kind not in kinds:
         known = nearest(device.kind, kinds)

@@ -10,8 +10,15 @@ from ehdnas.core.device import Device
 from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
 
-_PLAIN = r"^[A-Za-z0-9_~/.+@:-]*$"
-Name = Annotated[str, Field(pattern=_PLAIN, max_length=200)]
+_PLAIN = "[A-Za-z0-9_~/.+@:-]*"
+Name = Annotated[str, Field(pattern=f"^{_PLAIN}$", max_length=200)]
+# What is run or loaded is one of a few programs, wherever it lies: a device file from elsewhere can name no
+# other.
+Python = Annotated[str, Field(pattern=f"^({_PLAIN}/)?python[0-9.]*$|^$", max_length=200)]
+Library = Annotated[str, Field(pattern=f"^({_PLAIN}/)?lib[A-Za-z0-9_+-]+\\.so[0-9.]*$|^$", max_length=200)]
+Tool = Annotated[
+    str, Field(pattern=f"^({_PLAIN}/)?(benchmark_model[A-Za-z0-9_.-]*|trtexec)$|^$", max_length=200)
+]
 
 
 class BoardOptions(BaseModel):
@@ -28,12 +35,12 @@ class BoardOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    python: Name = ""
+    python: Python = ""
     folder: Name = ".local/share/ehdnas-board"
     cpus: tuple[Annotated[int, Field(ge=0, lt=1024)], ...] = ()
-    delegate: Name = ""
+    delegate: Library = ""
     delegate_options: dict[Name, Name] = Field(default_factory=dict)
-    tool: Name = ""
+    tool: Tool = ""
     power_rail: Name = ""
     system_bits: Literal[0, 32, 64] = 0
     clock: Literal["", "standard", "maximum"] = ""

@@ -14,7 +14,7 @@ import pytest
 from sshd import Relay, a_while, fails, processes, relayed, until
 
 from ehdnas.core.errors import DeviceError
-from ehdnas.core.remote import CommandTimeoutError, ConnectionLostError, SshOptions, ssh_shell
+from ehdnas.core.remote import CommandTimeoutError, ConnectionLostError, SshOptions, shell, ssh
 
 pytest_plugins = ("sshd_fixtures",)
 
@@ -22,8 +22,9 @@ NAP = a_while()
 
 
 @pytest.fixture(autouse=True)
-def no_agent(monkeypatch):
+def surroundings(monkeypatch):
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setenv("COLUMNS", "5000")  # ps would cut its lines
 
 
 def test_a_silent_link_is_noticed_and_a_quiet_program_is_not(sshd, tmp_path, capfd):
@@ -40,7 +41,7 @@ def test_a_silent_link_is_noticed_and_a_quiet_program_is_not(sshd, tmp_path, cap
 
 
 def test_a_program_does_not_outlive_its_limit_behind_a_dead_link(sshd, tmp_path, monkeypatch):
-    monkeypatch.setattr(ssh_shell, "_BACKSTOP_S", 0)
+    monkeypatch.setattr(shell, "_BACKSTOP_S", 0)
     options = {"keepalive_s": 0.2, "silence_s": 1.0}
     with Relay(sshd.port) as relay, relayed(sshd, relay, tmp_path, **options) as transport:
         transport.run(["true"], 10)
@@ -49,6 +50,44 @@ def test_a_program_does_not_outlive_its_limit_behind_a_dead_link(sshd, tmp_path,
             transport.run(["sleep", NAP], 4)
         assert processes(NAP)  # its sshd does not know yet
         assert until(lambda: not processes(NAP), 5)
+
+
+@pytest.mark.parametrize("tools", ["", "busybox"])
+def test_behind_a_link_that_falls_silent_nothing_stays(own_sshd, tmp_path, monkeypatch, tools):
+    environment = {}
+    if tools:
+        if not shutil.which(tools):
+            pytest.skip(f"no {tools} here: apt-get install {tools}")
+        environment["PATH"] = path_of(tmp_path)
+        for program in ("sh", "mktemp", "rm", "sleep", "timeout", "setsid", "true"):
+            (environment["PATH"] / program).symlink_to(shutil.which(tools))
+    options = {"keepalive_s": 0.2, "silence_s": 1.0, "beat_s": 0.3, "dead_s": 1}
+    mark = f"ehdnas-test-{NAP}:"
+    monkeypatch.setattr(ssh, "new_mark", lambda: mark)
+    with (
+        own_sshd(**environment) as server,
+        Relay(server.port) as relay,
+        relayed(server, relay, tmp_path, **options) as transport,
+    ):
+        folder = Path(transport.put(server.config, "file")).parent
+        transport.run(["sleep", "1.5"], 10)
+        assert folder.exists()
+        threading.Timer(0.3, relay.frozen.set).start()
+        with pytest.raises(ConnectionLostError):
+            transport.run(["sh", "-c", f"cd /; sleep {NAP} & sleep {NAP}"], 60)
+        assert until(lambda: not folder.exists())
+        assert until(lambda: not processes(NAP))  # the mark holds it: not the shells either
+        assert relay.frozen.is_set()
+
+
+def test_a_folder_that_was_given_up_is_a_lost_connection(sshd):
+    with sshd.transport(beat_s=60, dead_s=1) as transport:
+        transport.run(["true"], 10)
+        assert until(transport._session.given_up)
+        with pytest.raises(ConnectionLostError, match="heard nothing from here and removed our folder"):
+            transport.run(["true"], 10)
+        with pytest.raises(ConnectionLostError, match="upload of config"):
+            transport.put(sshd.config, "file")
 
 
 def test_a_client_that_is_killed_leaves_nothing(sshd):
@@ -150,8 +189,15 @@ def small_disk(tmp_path):
 def test_a_full_and_then_a_read_only_disk(own_sshd, small_disk, tmp_path):
     (tmp_path / "large").write_bytes(bytes(5 * 2**20))
     with own_sshd(TMPDIR=small_disk) as server, server.transport() as transport:
-        with pytest.raises(DeviceError, match=r"cannot write .*/large on board.*free some space"):
+        with pytest.raises(
+            DeviceError, match=r"cannot write .*/large on board.*: 5.0 MiB needed, [01].. MiB free"
+        ):
             transport.put(tmp_path / "large", "large")
+        (tmp_path / "half").write_bytes(bytes(600_000))  # too small to be asked about
+        transport.put(tmp_path / "half", "half")
+        with pytest.raises(DeviceError, match=r"cannot write .*/other on board.*free some space"):
+            transport.put(tmp_path / "half", "other")
+        transport.run(["rm", "half"], 10)
         assert transport.run(["ls", "-A"], 10).stdout == b""
         transport.put(server.config, "small")
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)

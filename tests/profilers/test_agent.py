@@ -4,8 +4,10 @@ import ast
 import builtins
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 
@@ -18,15 +20,23 @@ from ehdnas.profilers import agent
 from ehdnas.profilers.board.smoke import smoke_model
 
 FAST = ("--runs", "3", "--warmup-runs", "1", "--warmup-s", "0", "--min-s", "0", "--max-s", "5")
+# Windows, because a tiny model otherwise has its most runs in a quarter of a second.
+LONG = ("--min-s", "100", "--max-s", "100", "--warmup-s", "0", "--window-s", "10")
 STANDARD_LIBRARY_OR_RUN_TIME = sys.stdlib_module_names | {"numpy"}
 
 
-def run(*arguments: str, python: str = sys.executable, **options) -> tuple[int, dict]:
-    command = [python, "-I", agent.__file__, *map(str, arguments)]
+def run(*arguments: str, python: str = sys.executable, flag: str = "-I", **options) -> tuple[int, dict]:
+    command = [python, flag, agent.__file__, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
     lines = [line for line in done.stdout.splitlines() if line.startswith(agent.MARKER + " ")]
     assert len(lines) == 1, done.stderr
     return done.returncode, json.loads(lines[0][len(agent.MARKER) :])
+
+
+@pytest.fixture
+def relu(tmp_path) -> Path:
+    (tmp_path / "relu.tflite").write_bytes(smoke_model(".tflite"))
+    return tmp_path / "relu.tflite"
 
 
 @pytest.fixture
@@ -110,6 +120,41 @@ def test_given_inputs_are_used_and_checked(gather, tmp_path):
     assert (code, answer["kind"]) == (4, "input") and "2 inputs, 1" in answer["reason"]
 
 
+def test_a_batch_is_run_item_by_item_and_the_outputs_are_saved(gather, tmp_path):
+    images = np.arange(24, dtype=np.float32).reshape(6, 4)
+    np.save(tmp_path / "x.npy", images)
+    np.save(tmp_path / "i.npy", np.array([0, 3]))
+    given = ("--input", tmp_path / "x.npy", "--input", tmp_path / "i.npy")
+    code, answer = run(gather, *given, "--output", tmp_path / "y.npy")
+    assert code == 0 and "samples_ms" not in answer
+    assert (answer["outputs"], answer["dtype"], answer["shape"]) == (6, "float32", [6, 2])
+    assert np.array_equal(np.load(tmp_path / "y.npy"), images[:, [0, 3]])
+    assert run(gather, *FAST, *given)[0] == 0  # timed on the first item
+
+
+def test_outputs_are_those_of_the_interpreter(model, tmp_path):
+    images = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+    np.save(tmp_path / "x.npy", np.asfortranarray(images))
+    assert run(model, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy")[0] == 0
+    assert np.array_equal(np.load(tmp_path / "y.npy"), np.maximum(images, 0))
+
+
+def test_batches_that_do_not_fit_are_refused(gather, tmp_path):
+    np.save(tmp_path / "six.npy", np.zeros((6, 4), np.float32))
+    np.save(tmp_path / "two.npy", np.array([0, 3, 1, 2]))
+    np.save(tmp_path / "none.npy", np.zeros((0, 4), np.float32))
+    np.savez(tmp_path / "many.npz", a=np.zeros((1, 4), np.float32))
+    for first, second in (("six", "two"), ("none", "two"), ("many", "two")):
+        files = [next(tmp_path.glob(f"{name}.np*")) for name in (first, second)]
+        code, answer = run(gather, *FAST, "--input", files[0], "--input", files[1])
+        assert (code, answer["kind"]) == (4, "input"), answer
+
+
+def test_an_output_that_cannot_be_written_is_a_refusal(relu, tmp_path):
+    code, answer = run(relu, "--output", tmp_path / "no" / "y.npy")
+    assert (code, answer["kind"]) == (4, "input") and "cannot write" in answer["reason"]
+
+
 def test_pickled_input_is_refused(gather, tmp_path):
     np.save(tmp_path / "evil.npy", np.array([{}], dtype=object))
     code, answer = run(gather, *FAST, "--input", tmp_path / "evil.npy", "--input", tmp_path / "evil.npy")
@@ -133,30 +178,181 @@ def test_without_an_interpreter_it_says_which_were_tried(model, tmp_path):
     assert ("tflite-runtime" if model.suffix == ".tflite" else "onnxruntime") in answer["reason"]
 
 
+def test_a_probe_without_an_interpreter_still_tells_of_the_machine(tmp_path):
+    venv.create(tmp_path / "bare", with_pip=False)
+    code, answer = run(".tflite", "--probe", python=str(tmp_path / "bare" / "bin" / "python"))
+    assert code == 0 and "interpreter" not in answer and answer["machine"]["cores"] > 0
+    assert len(answer["interpreters"]) == 3 and all(one["reason"] for one in answer["interpreters"])
+
+
+def test_a_probe_of_an_unknown_suffix_is_a_refusal():
+    code, answer = run(".pt", "--probe")
+    assert (code, answer["kind"]) == (3, "model")
+
+
 def test_probe_reports_interpreter_and_machine():
     code, answer = run(".tflite", "--probe")
     assert code == 0 and answer["interpreter"].startswith("ai-edge-litert ")
+    first, *others = answer["interpreters"]
+    assert (first["name"], first["reason"]) == ("ai-edge-litert", "") and first["version"]
+    assert {one["reason"] for one in others} <= {"not tried", "not installed"}
     assert answer["machine"]["free_disk_mb"] > 0 and answer["before"]["load"] >= 0
 
 
 def test_it_ends_when_its_standard_input_closes(model):
-    command = [
-        sys.executable,
-        "-I",
-        agent.__file__,
-        model,
-        "--min-s",
-        "100",
-        "--max-s",
-        "100",
-        "--warmup-s",
-        "100",
-    ]
+    command = [sys.executable, "-I", agent.__file__, model, *LONG]
     with subprocess.Popen(
         [*command, "--watch-stdin"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         process.stdin.close()
         assert process.wait(timeout=20) == agent.ABANDONED
+
+
+def test_it_ends_when_its_own_file_is_removed(relu, tmp_path):
+    here = tmp_path / "job" / "agent.py"
+    here.parent.mkdir()
+    shutil.copy(agent.__file__, here)
+    with subprocess.Popen(
+        [sys.executable, here, relu, *LONG], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        time.sleep(0.5)
+        assert process.poll() is None
+        shutil.rmtree(here.parent)
+        assert process.wait(timeout=20) == agent.ABANDONED
+
+
+def test_it_ends_when_its_parent_is_killed(relu):
+    middle = "import subprocess, sys; p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); p.wait()"
+    command = [sys.executable, "-c", middle, sys.executable, agent.__file__, relu, *LONG]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+        status = Path("/proc") / parent.stdout.readline().decode().strip() / "status"
+        time.sleep(1)
+        assert status.exists()
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while status.exists() and "State:\tZ" not in status.read_text():
+        assert time.monotonic() < deadline, "it outlived its parent"
+        time.sleep(0.1)
+
+
+def test_times_are_told_apart_and_a_jump_of_the_wall_clock_does_not_show(model, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import itertools, time\n"
+        "days = itertools.count()\n"
+        "time.time = lambda: 86400.0 * next(days)\n"
+        "time.time_ns = lambda: -86400 * 10**9 * next(days)\n"
+        "open({!r}, 'w').close()\n".format(str(tmp_path / "seen"))
+    )
+    begin = time.monotonic()
+    code, answer = run(
+        model, *FAST, "--min-s", "0.05", flag="-P", env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    wall_ms = 1000 * (time.monotonic() - begin)
+    assert code == 0 and (tmp_path / "seen").exists()
+    parts = ("start_ms", "import_ms", "load_ms", "first_ms", "warmup_ms", "timing_ms")
+    assert all(answer[part] > 0 for part in parts)
+    assert 50 <= answer["timing_ms"] <= sum(answer[part] for part in parts) <= wall_ms + 20
+    assert sum(answer["samples_ms"]) <= answer["timing_ms"]
+    assert answer["runs"] == len(answer["samples_ms"])
+
+
+def test_windows_are_told_and_the_samples_thinned(model, monkeypatch):
+    monkeypatch.setattr(agent, "_MOST_RUNS", 100)
+    samples = agent.Samples()
+    for number in range(1000):
+        samples.add(float(number))
+    assert samples.count == 1000 and samples.kept == [16.0 * n for n in range(63)]
+    code, answer = run(model, *FAST, "--min-s", "0.35", "--window-s", "0.1")
+    assert code == 0 and len(answer["windows"]) == 3
+    assert [round(one["t_s"], 1) for one in answer["windows"]] == [0.1, 0.2, 0.3]
+    assert all(one["runs"] > 10 and one["median_ms"] > 0 for one in answer["windows"])
+    assert sum(one["runs"] for one in answer["windows"]) <= answer["runs"]
+
+
+def test_memory_is_its_own_and_not_that_of_the_process_that_started_it(relu):
+    ballast = np.ones(300 * 2**17)  # 300 MB, which ru_maxrss of a child would show
+    _, answer = run(relu, *FAST)
+    assert ballast.sum() and 5 < answer["base_memory_mb"] <= answer["peak_memory_mb"] < 250
+
+
+def test_it_runs_on_the_cores_it_is_given(relu):
+    core = max(os.sched_getaffinity(0))
+    _, answer = run(relu, *FAST, "--cpus", str(core))
+    assert answer["before"]["affinity"] == [core]
+
+
+@pytest.mark.parametrize("cpus", ["0,900", "900", "two", "-1", "0,,1", "9" * 30])
+def test_cores_that_are_not_there_are_refused(relu, cpus):
+    code, answer = run(relu, *FAST, f"--cpus={cpus}")
+    assert (code, answer["kind"]) == (4, "input") and "this machine has 0 to" in answer["reason"]
+
+
+def test_what_other_programs_use_of_the_cpu_is_told(relu):
+    # With windows it is not done after its most runs, which are too short for the system's counters.
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            _, answer = run(relu, *FAST, "--min-s", "0.6", "--window-s", "10")
+        finally:
+            busy.kill()
+    assert answer["other_cpu"] > 0.5 / os.cpu_count()
+
+
+DELEGATE = """
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+typedef struct Delegate {
+    void *data; int (*prepare)(void *, struct Delegate *); void *from, *to, *freed; int64_t flags; void *more;
+} Delegate;
+static int prepare(void *context, Delegate *delegate) { return 0; }
+static Delegate made = {0, prepare};
+void *tflite_plugin_create_delegate(char **keys, char **values, size_t n, void (*report)(const char *)) {
+    for (size_t i = 0; i < n; i++) {
+        if (!strcmp(keys[i], "refuse")) { report("no such accelerator"); return 0; }
+        fprintf(stderr, "option %s is %s\\n", keys[i], values[i]);
+    }
+    return &made;
+}
+void tflite_plugin_destroy_delegate(void *delegate) {}
+"""
+
+
+@pytest.fixture(scope="module")
+def delegate(tmp_path_factory) -> Path:
+    """A real delegate that takes no operators; with the option `refuse` it cannot be made."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    folder = tmp_path_factory.mktemp("delegate")
+    (folder / "it.c").write_text(DELEGATE)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "it.so", folder / "it.c"], check=True)
+    return folder / "it.so"
+
+
+def test_a_delegate_is_loaded_with_its_options(delegate, relu):
+    command = [sys.executable, "-I", agent.__file__, relu, *FAST, "--delegate", delegate]
+    done = subprocess.run([*command, "--delegate-option", "device=usb=1"], capture_output=True, text=True)
+    assert done.returncode == 0 and "option device is usb=1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("library", "option"),
+    [("libnothere.so.1", "a=b"), ("", "refuse=yes"), ("", "no-value")],
+)
+def test_a_delegate_that_cannot_be_loaded_is_a_refusal_that_names_it(delegate, relu, library, option):
+    flags = ("--delegate", library or delegate, "--delegate-option", option)
+    code, answer = run(relu, *FAST, *flags)
+    assert (code, answer["kind"]) == (6, "delegate")
+    assert f"cannot load delegate {library or delegate}: " in answer["reason"]
+    assert run(".tflite", "--probe", *flags)[1]["delegate"] == answer["reason"]
+
+
+def test_a_probe_says_that_a_delegate_loads(delegate):
+    assert run(".tflite", "--probe", "--delegate", delegate)[1]["delegate"] == ""
+
+
+def test_onnx_runtime_takes_no_delegate(gather):
+    code, answer = run(gather, *FAST, "--delegate", "libedgetpu.so.1")
+    assert (code, answer["kind"]) == (6, "delegate") and "takes no delegate" in answer["reason"]
 
 
 @pytest.mark.slow

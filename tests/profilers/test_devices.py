@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from ehdnas.core.device import read_device
+from ehdnas.profilers.board.options import board_options
 from ehdnas.profilers.devices import builtin_devices
 
 
@@ -16,7 +17,22 @@ def test_every_description_can_be_read_and_names_itself(name):
 
 
 def test_the_built_in_devices_are_these():
-    assert {"ehdnas-generic", "local", "local-onnx", "pi4"} <= set(builtin_devices())
+    found = [read_device(path) for path in builtin_devices().values()]
+    assert {device.name for device in found if not device.simulated} == {
+        "android", "android-termux", "coral", "coral-dev-board", "coral-usb", "jetson-nano",
+        "jetson-orin-nano", "jetson-tx2", "linux", "local", "local-onnx", "pi-zero-2w", "pi4", "pi5",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", builtin_devices().values(), ids=lambda path: path.stem)
+def test_every_board_suits_a_narrow_table_and_names_its_source(path):
+    device = read_device(path)
+    if not device.simulated:
+        assert len(device.title) <= 38 and len(device.name) <= 16
+        assert device.source or device.kind == "local"
+        board_options(device)
+        if device.runtime == "edgetpu":
+            assert device.precision == "int8" and device.options["delegate"] == "libedgetpu.so.1"
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from ehdnas.core.device import Device, parse_device
-from ehdnas.core.errors import DataError, DeviceError, MeasurementError, UsageError
+from ehdnas.core.errors import DataError, DeviceError, DeviceSetupError, MeasurementError, UsageError
 from ehdnas.core.files import sha256
 from ehdnas.profilers import agent
-from ehdnas.profilers import local as local_module
 from ehdnas.profilers.base import find_profiler
 from ehdnas.profilers.local import LocalProfiler
 from ehdnas.profilers.protocol import Protocol
@@ -37,7 +36,7 @@ def test_threads_come_from_the_device(local, model, brief):
 
 def test_an_unknown_suffix_and_a_missing_file_are_one_line(local, tmp_path, brief):
     profiler = LocalProfiler(local)
-    with pytest.raises(UsageError, match=r"net\.pt: this machine runs \.tflite and \.onnx files"):
+    with pytest.raises(UsageError, match=r"net\.pt: this machine runs \.onnx and \.tflite files"):
         profiler.measure(tmp_path / "net.pt", brief)
     with pytest.raises(DataError, match=r"cannot read .*net\.onnx: No such file"):
         profiler.measure(tmp_path / "net.onnx", brief)
@@ -58,7 +57,7 @@ def test_an_unknown_runtime_names_the_nearest(local):
 def agent_that(source: str, monkeypatch, tmp_path) -> None:
     stand_in = tmp_path / "agent.py"
     stand_in.write_text(source)
-    monkeypatch.setattr(local_module.agent, "__file__", str(stand_in))
+    monkeypatch.setattr(agent, "__file__", str(stand_in))
 
 
 def test_a_process_that_aborts_names_the_signal(local, model, brief, monkeypatch, tmp_path):
@@ -73,7 +72,7 @@ def test_a_process_that_aborts_names_the_signal(local, model, brief, monkeypatch
 
 def test_a_process_that_hangs_is_stopped(local, model, brief, monkeypatch, tmp_path):
     agent_that("import time; time.sleep(600)", monkeypatch, tmp_path)
-    monkeypatch.setattr(local_module, "_SLACK_S", -9.0)
+    monkeypatch.setattr("ehdnas.profilers.board.timer.SLACK_S", -9.0)
     begin = time.monotonic()
     with pytest.raises(MeasurementError, match="not done after 1 s"):
         LocalProfiler(local).measure(model, brief)
@@ -83,14 +82,16 @@ def test_a_process_that_hangs_is_stopped(local, model, brief, monkeypatch, tmp_p
 def test_a_missing_interpreter_is_a_device_error(local, model, brief, monkeypatch, tmp_path):
     source = Path(agent.__file__).read_text()
     agent_that(source.replace("import_module(name)", "import_module('no_' + name)"), monkeypatch, tmp_path)
-    with pytest.raises(DeviceError, match=r"no interpreter for "):
+    package = "ai-edge-litert" if model.suffix == ".tflite" else "onnxruntime"
+    with pytest.raises(DeviceSetupError, match=rf"no interpreter for .*; pip install {package}$"):
         LocalProfiler(local).measure(model, brief)
-    (failed,) = LocalProfiler(local).check()
-    assert not failed.passed and failed.mend == "pip install ai-edge-litert"
+    checks = LocalProfiler(local).check()
+    (failed,) = (check for check in checks if not (check.passed or check.advice))
+    assert failed.name == "interpreter" and failed.mend == "pip install ai-edge-litert"
 
 
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGKILL])
-def test_no_agent_outlives_an_interrupted_measurement(model, name):
+def test_no_agent_outlives_an_interrupted_measurement(model, name, tmp_path):
     code = f"""
 from pathlib import Path
 from ehdnas.core.device import Device
@@ -99,14 +100,19 @@ from ehdnas.profilers.protocol import Protocol
 LocalProfiler(Device(name="local", kind="local", title="t")).measure(
     Path({str(model)!r}), Protocol("long", 1, 60.0, 1, 60.0, 60.0, 1))
 """
-    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as parent:
-        wait_for(lambda: agents_of(model))
+    place = tmp_path / "place"
+    place.mkdir()
+    environment = {**os.environ, "TMPDIR": str(place)}
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, env=environment) as parent:
+        wait_for(lambda: agents_in(place))
+        assert list(place.glob("ehdnas.*/agent.py")) and parent.poll() is None
         os.kill(parent.pid, name)
         parent.wait(timeout=20)
-    wait_for(lambda: not agents_of(model))
+    wait_for(lambda: not agents_in(place) and not list(place.glob("ehdnas*")), limit_s=10)
 
 
-def agents_of(model: Path) -> list[str]:
+def agents_in(place: Path) -> list[str]:
+    """The processes that run an agent that was copied to a folder of `place`."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -114,7 +120,7 @@ def agents_of(model: Path) -> list[str]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if str(model).encode() in words:
+            if any(word.startswith(bytes(place)) and word.endswith(b"/agent.py") for word in words):
                 found.append(entry.name)
     return found
 
@@ -127,12 +133,15 @@ def wait_for(condition, limit_s: float = 20.0) -> None:
 
 
 def test_check_runs_the_smoke_test(local):
-    checks = {check.name: check for check in LocalProfiler(local).check()}
+    first, *others = LocalProfiler(local).check()
+    assert (first.name, first.detail, first.passed) == ("reachable", "this machine", True)
+    checks = {check.name: check for check in others}
     assert checks["interpreter"].detail.startswith("ai-edge-litert ") and checks["interpreter"].passed
     assert checks["smoke test"].passed and "ms" in checks["smoke test"].detail
     assert {"memory", "disk", "governor", "load"} <= set(checks)
     onnx = LocalProfiler(local.model_copy(update={"runtime": "onnxruntime"})).check()
-    assert onnx[0].detail.startswith("onnxruntime ") and onnx[-1].passed
+    (interpreter,) = (check for check in onnx if check.name == "interpreter")
+    assert interpreter.detail.startswith("onnxruntime ") and onnx[-1].name == "smoke test" and onnx[-1].passed
 
 
 def test_a_device_without_a_host_says_how_to_give_it_one(local):

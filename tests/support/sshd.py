@@ -19,7 +19,7 @@ from ehdnas.core.remote import SshOptions, SshTransport
 
 _SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
-_SERVER = """\
+SERVER = """\
 Port {port}
 ListenAddress 127.0.0.1
 HostKey {folder}/host
@@ -34,7 +34,7 @@ MaxSessions 50
 Subsystem sftp internal-sftp
 """
 
-_CLIENT = """\
+CLIENT = """\
 Host board
     HostName 127.0.0.1
     Port {port}
@@ -66,12 +66,30 @@ class Sshd:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def stop(self):
+        """Kill it and its sessions, as a power cut would; `start` brings it back at the same address."""
+        doomed = [self.process, *servers_below(self.process.pid)]
+        self.process.kill()
+        for pid in doomed[1:]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def start(self):
+        """Listen again after `stop`."""
+        self.process = start_listening(self.folder)
+        wait_for_banner(self.port, self.process, self.folder / "log")
+
 
 class Relay:
-    """Passes connections on to `port`; can turn the first few away, and can go silent without closing."""
+    """Passes connections on to `port`; can turn the first few away, and can go silent without closing.
 
-    def __init__(self, port, turn_away=0):
+    `then` is called, once, when more than `after_bytes` have passed in one direction of a connection.
+    """
+
+    def __init__(self, port, turn_away=0, after_bytes=0, then=None):
         self._to, self._turn_away = port, turn_away
+        self._after_bytes, self._then = after_bytes, then
         self.frozen = threading.Event()
         self.accepted = 0
         self._open = [socket.create_server(("127.0.0.1", 0))]
@@ -88,16 +106,27 @@ class Relay:
                     continue
                 far = socket.create_connection(("127.0.0.1", self._to))
                 self._open += [near, far]
+                for sock in (near, far):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 for one, other in ((near, far), (far, near)):
                     threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
 
     def _pump(self, one, other):
-        with suppress(OSError):
+        passed = 0
+        try:
             while data := one.recv(2**16):
+                passed += len(data)
+                if self._then and passed > self._after_bytes:
+                    then, self._then = self._then, None
+                    then()
                 while self.frozen.is_set():
                     time.sleep(0.02)
                 other.sendall(data)
             other.shutdown(socket.SHUT_WR)
+        except OSError:  # an end that was reset must not look like a silent one
+            for sock in (one, other):
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self):
         return self
@@ -141,28 +170,42 @@ def running_sshd(folder, *settings, **environment):
     host_key, client_key = new_key(folder / "host"), new_key(folder / "client")
     names = {"port": port, "folder": folder, "user": getpass.getuser()}
     variables = " ".join(f'"{name}={value}"' for name, value in {"HOME": folder, **environment}.items())
-    (folder / "sshd_config").write_text(
-        "\n".join([*settings, f"SetEnv {variables}", _SERVER.format(**names)])
-    )
+    (folder / "sshd_config").write_text("\n".join([*settings, f"SetEnv {variables}", SERVER.format(**names)]))
     (folder / "authorized_keys").write_text(client_key + "\n")
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n")
-    (folder / "config").write_text(_CLIENT.format(**names))
-    with (folder / "log").open("wb") as log:
-        command = [_SSHD, "-D", "-e", "-f", str(folder / "sshd_config")]
-        process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
+    (folder / "config").write_text(CLIENT.format(**names))
+    server = Sshd(folder, start_listening(folder), port)
     try:
-        _wait_for_banner(port, process, folder / "log")
-        yield Sshd(folder, process, port)
+        wait_for_banner(port, server.process, folder / "log")
+        yield server
     finally:
-        process.terminate()
+        server.process.terminate()
         try:
-            process.wait(5)
+            server.process.wait(5)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            server.process.kill()
+            server.process.wait()
 
 
-def _wait_for_banner(port, process, log):
+def start_listening(folder):
+    with (folder / "log").open("ab") as log:
+        command = [_SSHD, "-D", "-e", "-f", str(folder / "sshd_config")]
+        return subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
+
+
+@contextmanager
+def several_sshds(folder: Path, number: int):
+    """So many sshds, each with keys of its own, and a folder `tmp` for what is put there."""
+    if number == 0:
+        yield []
+        return
+    place = folder / f"sshd{number}"
+    (place / "tmp").mkdir(parents=True)
+    with running_sshd(place, TMPDIR=place / "tmp") as one, several_sshds(folder, number - 1) as others:
+        yield [one, *others]
+
+
+def wait_for_banner(port, process, log):
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as sock:
@@ -198,7 +241,7 @@ def relayed(sshd, relay, tmp_path, **options):
 
 def processes(token):
     """The command lines of running processes that hold `token`."""
-    text = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(["ps", "-eww", "-o", "args="], capture_output=True, text=True, check=True).stdout
     return [line for line in text.splitlines() if token in line]
 
 
@@ -208,6 +251,17 @@ def gone_within(seconds, token):
     while (left := processes(token)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
+
+
+def running_with(variable):
+    """Processes with this `NAME=value` in their environment, all that an sshd started: pid -> command line."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if variable.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
+                found[int(folder.name)] = words.decode(errors="replace")
+    return found
 
 
 def a_while():
