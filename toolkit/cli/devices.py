@@ -1,17 +1,26 @@
-"""The commands about devices: list, show, add, set, doctor."""
+"""The commands about devices: list, show, add, set, check, install, remove, and doctor."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ehdnas.cli import options as o
-from ehdnas.cli.output import emit_json, emit_pairs, emit_table
+from ehdnas.cli.output import Screen, emit_indented, emit_json, emit_pairs, emit_table
 from ehdnas.core.device import Device
+from ehdnas.core.errors import UsageError
 
-devices_app = typer.Typer(help="List, show, add and set devices.", invoke_without_command=True)
+if TYPE_CHECKING:
+    from ehdnas.profilers.base import Check
+
+devices_app = typer.Typer(help="List, show, add, set, check and set up devices.", invoke_without_command=True)
+
+_ASSIGNMENT = "key=value, for example host=pi@raspberrypi.local or options.cpus=2,3"
+Assignments = Annotated[list[str] | None, typer.Argument(help=_ASSIGNMENT)]
+_LATER = 6  # where the further lines of a check begin
 
 
 @devices_app.callback()
@@ -30,9 +39,17 @@ def list_devices(json: o.Json = False) -> None:
     if json:
         emit_json("devices", {"devices": [device.model_dump() for device in found]})
         return
+    clocked = [device for device in found if not device.simulated]
     emit_table(
         ["device", "kind", "what it is", "state"],
-        [[device.name, device.kind, device.title, _state(device)] for device in found],
+        [[device.name, device.kind, device.title, _state(device)] for device in clocked],
+        "Devices that files are timed on",
+    )
+    typer.echo()
+    emit_table(
+        ["device", "what it is"],
+        [[device.name, device.title] for device in found if device.simulated],
+        "Simulated accelerators, which need no hardware",
     )
 
 
@@ -45,19 +62,38 @@ def show(name: str, json: o.Json = False) -> None:
 
 
 @devices_app.command("add")
-def add(file: Annotated[Path, typer.Argument(help="A device's TOML file.")], json: o.Json = False) -> None:
-    """Take a device file of your own into use."""
-    from ehdnas.pipeline.devices import add_device
+def add(
+    file: Annotated[str, typer.Argument(help="A device's TOML file, or the new device's name.")],
+    assignments: Assignments = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="The device that it is a copy of.", metavar="DEVICE")
+    ] = None,
+    board_of: Annotated[
+        str | None, typer.Option(help="The device that it is one of several boards of.", metavar="DEVICE")
+    ] = None,
+    json: o.Json = False,
+) -> None:
+    """Take a device file of your own into use, or add a device that is like another."""
+    from ehdnas.pipeline.devices import add_board, add_device, copy_device
 
-    _show(add_device(file), json)
+    given = assignments or []
+    if from_ and board_of:
+        raise UsageError("give --from or --board-of, not both")
+    if from_:
+        device = copy_device(file, from_, given)
+    elif board_of:
+        device = add_board(file, board_of, given)
+    elif given:
+        raise UsageError("key=value goes with --from or --board-of; a file says everything itself")
+    else:
+        device = add_device(Path(file))
+    _show(device, json)
 
 
 @devices_app.command("set")
 def set_(
     name: str,
-    assignments: Annotated[
-        list[str], typer.Argument(help="key=value, for example host=pi@raspberrypi.local")
-    ],
+    assignments: Annotated[list[str], typer.Argument(help=_ASSIGNMENT)],
     json: o.Json = False,
 ) -> None:
     """Change a device's settings, for example where it is reached."""
@@ -78,22 +114,60 @@ def remove(name: str, json: o.Json = False) -> None:
         emit_pairs({"removed": f"your settings for {name}; it is as built in" if left else name})
 
 
+@devices_app.command("check")
+def check(name: str, json: o.Json = False) -> int:
+    """Check that a device can be used, as `ehdnas doctor --device NAME` does."""
+    return doctor(name, json)
+
+
+@devices_app.command("install")
+def install(
+    name: str,
+    wheels: Annotated[
+        Path | None, typer.Option(help="Folder of wheels, for a board without internet.", metavar="DIR")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove what was installed.")] = False,
+    json: o.Json = False,
+) -> None:
+    """Set up the runtime on a board, in a folder of its own; nothing else there is touched."""
+    from ehdnas.pipeline.devices import install_device
+
+    if remove and wheels:
+        raise UsageError("--remove takes no --wheels")
+    done, versions = install_device(name, wheels, remove, Screen().say)
+    if json:
+        emit_json("devices", {"device": name, "done": done, "versions": versions})
+    else:
+        emit_pairs({name: done, **versions})
+
+
 def doctor(device: o.DeviceName = None, json: o.Json = False) -> int:
-    """Check that a device can be used, each failure with what mends it. Exits 4 if one fails."""
+    """Check that a device can be used, each failure with what mends it; exits 4 if one fails."""
     from ehdnas.core.errors import DeviceError
-    from ehdnas.pipeline.devices import find_device
+    from ehdnas.pipeline.boards import find_boards
     from ehdnas.profilers.base import find_profiler
 
-    found = find_device(device or "local")
-    checks = find_profiler(found).check()
+    device_of, boards = find_boards(device or "local")
+    found = {board.name: find_profiler(board).check() for board in boards}
     if json:
-        rows = [{"name": c.name, "passed": c.passed, "detail": c.detail, "mend": c.mend} for c in checks]
-        emit_json("doctor", {"device": found.name, "checks": rows})
+        checks = [{"board": name, **asdict(check)} for name, checks in found.items() for check in checks]
+        emit_json("doctor", {"device": device_of.name, "checks": checks})
     else:
-        for number, check in enumerate(checks, 1):
-            mend = "" if check.passed else f"; {check.mend}"
-            typer.echo(f"{number:2} {'✓' if check.passed else '✗'} {check.name}: {check.detail}{mend}")
-    return 0 if all(check.passed for check in checks) else DeviceError.exit_code
+        for name, of_board in found.items():
+            if len(found) > 1:
+                typer.echo(f"{name}:")
+            for number, check in enumerate(of_board, 1):
+                _show_check(number, check)
+    every = [check for of_board in found.values() for check in of_board]
+    return 0 if all(check.passed or check.advice for check in every) else DeviceError.exit_code
+
+
+def _show_check(number: int, check: Check) -> None:
+    sign = "✓" if check.passed else "!" if check.advice else "✗"
+    emit_indented(f"{number:2} {sign}  {check.name}: {check.detail}", _LATER)
+    if not check.passed and check.mend:
+        # One line whatever the terminal: it is there to be copied.
+        typer.echo(f"{'→':>{_LATER - 1}} {check.mend.strip()}")
 
 
 def _state(device: Device) -> str:
@@ -105,7 +179,10 @@ def _state(device: Device) -> str:
         return "simulated"
     if device.kind == "local":
         return "ready"
-    return device.host or "no host set"
+    if device.kind == "adb":
+        return device.host or "the only one on adb"
+    where = device.host or "no host set"
+    return f"{where}, board of {device.board_of}" if device.board_of else where
 
 
 def _show(device: Device, json: bool) -> None:
@@ -113,5 +190,5 @@ def _show(device: Device, json: bool) -> None:
     if json:
         emit_json("device", fields)
         return
-    options = fields.pop("options")
+    options = {f"options.{key}": value for key, value in fields.pop("options").items()}
     emit_pairs({key: str(value) for key, value in {**fields, **options}.items() if value != ""})

@@ -76,8 +76,8 @@ def check(
     flags = {"data": data, "space": space, "channels": channels, "cells": cells, "image_size": image_size}
     context = o.make_context({**flags, **_EVERY_CHOICE, "dilated": dilated})
     if model is not None:
-        from ehdnas.pipeline.inspect import read_genotype
         from ehdnas.pipeline.mapping import check_genotype
+        from ehdnas.pipeline.predict import read_genotype
 
         _emit_report(check_genotype(context, read_genotype(model)), model, json)
         return
@@ -145,7 +145,7 @@ def _export(
     context = o.make_context(flags, found)
     from ehdnas.pipeline import export as stage
     from ehdnas.pipeline import subject
-    from ehdnas.pipeline.inspect import read_genotype
+    from ehdnas.pipeline.predict import read_genotype
 
     targets, exported = stage.known_targets(target), stage.Exported()
     try:

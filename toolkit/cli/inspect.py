@@ -11,7 +11,7 @@ from ehdnas.cli import options as o
 from ehdnas.cli.output import emit_json, emit_pairs, emit_table
 
 if TYPE_CHECKING:
-    from ehdnas.core.measurement import Statistics
+    from ehdnas.core.measurement import Measurement, Statistics
     from ehdnas.pipeline.simulate import Simulated
 
 Genotype = Annotated[
@@ -22,26 +22,50 @@ Input = Annotated[str, typer.Option("--input", help="CxHxW that a module is fed.
 
 def measure(
     file: Annotated[Path, typer.Argument(help="A .tflite or .onnx file.")],
-    device: o.DeviceName = None, protocol: o.Protocol = None, json: o.Json = False,
+    device: o.DeviceName = None, protocol: o.Protocol = None,
+    sustained: Annotated[
+        float | None, typer.Option(min=0.1, max=600, help="Run on for so many minutes, and say how it holds.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure it even if it has been before.")] = False,
+    json: o.Json = False,
 ) -> None:  # fmt: skip
     """Time an existing .tflite or .onnx file on a device."""
-    from ehdnas.pipeline.inspect import measure_file
+    from ehdnas.pipeline.measure import measure_file
 
     usual = "local-onnx" if file.suffix == ".onnx" else "local"
     context = o.make_context({"device": device or usual, "protocol": protocol})
-    measurement = measure_file(context.settings, context.reporter, file)
+    measurement = measure_file(context, file, sustained, again)
     if json:
         emit_json("measure", {"file": str(file), **measurement.model_dump()})
         return
-    statistics = measurement.statistics
+    emit_pairs(_measured_lines(measurement))
+
+
+def _measured_lines(measurement: Measurement) -> dict[str, str]:
+    """What was measured, first run and steady state apart, and how."""
+    statistics, passport = measurement.statistics, measurement.passport
     assert statistics is not None
-    emit_pairs({
-        "device": f"{measurement.device} ({measurement.basis})",
+    protocol = passport.get("protocol", {}).get("name", "not recorded")
+    return {
+        "device": f"{passport.get('board', measurement.device)} ({measurement.basis})",
         "latency": f"{statistics.median_ms:.4g} ms median, {statistics.p90_ms:.4g} ms p90, batch of 1",
         "spread": _spread(statistics),
+        **{name: text.format(measurement.metrics[key])
+           for name, (key, text) in _METRICS.items() if key in measurement.metrics},
+        "runtime": f"{passport.get('interpreter', 'not recorded')}, {passport.get('threads', '?')} threads",
         "flags": ", ".join(measurement.flags) or "none",
-        "protocol": context.settings.protocol,
-    })  # fmt: skip
+        "protocol": f"{protocol}{'' if protocol == 'standard' else '; decides nothing'}",
+    }  # fmt: skip
+
+
+_METRICS = {
+    "load": ("load_ms", "{:.4g} ms"),
+    "first run": ("first_run_ms", "{:.4g} ms"),
+    "of it on the GPU": ("gpu_latency_ms", "{:.4g} ms"),
+    "sustained": ("sustained_ms", "{:.4g} ms at the end"),
+    "peak memory": ("peak_memory_mb", "{:.4g} MB"),
+    "energy": ("energy_mj", "{:.4g} mJ an image"),
+}
 
 
 def _spread(statistics: Statistics) -> str:
@@ -159,7 +183,7 @@ def predict(
     """Predict a network's latency on a profiled device, with its interval."""
     flags = {"device": device, "data": data, "channels": channels, "cells": cells, "image_size": image_size}
     context = o.make_context({**flags, "confidence": confidence})
-    from ehdnas.pipeline.inspect import predict_genotype
+    from ehdnas.pipeline.predict import predict_genotype
 
     result = predict_genotype(context, genotype)
     if json:

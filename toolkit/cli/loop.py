@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ehdnas.cli import options as o
-from ehdnas.cli.output import emit_json, emit_pairs
+from ehdnas.cli.output import emit_json, emit_pairs, emit_table
 from ehdnas.core.errors import BudgetError
 from ehdnas.settings import Settings
+
+if TYPE_CHECKING:
+    from ehdnas.pipeline.context import Context
 
 _SEARCH_FIRST = "run `ehdnas search` first"
 
@@ -41,16 +44,22 @@ def profile(
     device: o.DeviceName = None, data: o.Data = None, space: o.Space = None, channels: o.Channels = None,
     cells: o.Cells = None, image_size: o.ImageSize = None, samples: o.Samples = None,
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop measuring after this long.")] = None,
+    ops: Annotated[bool, typer.Option("--ops", help="Time single operations and cells instead.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Measure on even if it no longer helps.")] = False,
     protocol: o.Protocol = None, seed: o.Seed = None, resume: o.Resume = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Measure sampled networks on a device and fit its predictor. Nothing is measured twice."""
     context = o.make_context(_given(locals()))
     from ehdnas.profilers.base import find_profiler
 
-    find_profiler(context.device)  # a device that cannot be used is said so before any data is loaded
+    for board in context.boards:  # one that cannot be used is said so before any data is loaded
+        find_profiler(board)
     from ehdnas.pipeline import profile as stage
 
-    result = stage.profile(context, minutes=minutes).summary()
+    if ops:
+        _profile_ops(context, minutes, json)
+        return
+    result = stage.profile(context, minutes=minutes, every=every).summary()
     if json:
         emit_json("profile", result)
         return
@@ -62,6 +71,36 @@ def profile(
         "rank correlation": f"{held_out['spearman']:.3f} (Spearman)",
         "within 10 %": f"{held_out['within10']:.1%} (a constant guess: {held_out['constant_within10']:.1%})",
         "mean error": f"{held_out['mape']:.1%}",
+    })  # fmt: skip
+
+
+def _profile_ops(context: Context, minutes: float | None, json: bool) -> None:
+    from ehdnas.pipeline.ops import profile_ops
+    from ehdnas.pipeline.profile import open_meter
+
+    table = profile_ops(context, open_meter(context), minutes)
+    if json:
+        emit_json("profile", {"device": context.device.name, "shape": str(context.shape), **table.as_json()})
+        return
+    rows = [*table.operations, *table.cells]
+    emit_table(
+        ["operation", "input", "ms", "marked"],
+        [
+            [
+                row.name,
+                row.inputs,
+                f"{row.latency_ms:.4g}",
+                ", ".join(mark.split(" ")[0] for mark in row.marked),
+            ]
+            for row in rows
+        ],
+    )
+    quality = table.sum_quality
+    emit_pairs({
+        "device": f"{context.device.name} (measured)",
+        "network": str(context.shape),
+        "sum against whole networks": "too few measured; run `ehdnas profile`" if quality is None else
+        f"{quality.mape:.1%} off on average, Spearman {quality.spearman:.3f}, {quality.samples} networks",
     })  # fmt: skip
 
 
@@ -115,6 +154,36 @@ def train(
         "weights": str(found.weights),
         "next": "ehdnas export --target tflite",
     })  # fmt: skip
+
+
+def verify(
+    run: o.RunName = None, device: o.DeviceName = None, protocol: o.Protocol = None, json: o.Json = False
+) -> int:  # fmt: skip
+    """Measure the exported file on the device, and compare its outputs there. Exits 3 if over the budget."""
+    found = o.find_run(run, _SEARCH_FIRST)
+    context = o.make_context({"device": device, "protocol": protocol}, found)
+    from ehdnas.pipeline import verify as stage
+
+    result = stage.verify(context, found)
+    if json:
+        emit_json("verify", {"run": found.name, **result})
+    else:
+        text = f"{result['verdict']}: {result['budget']['metric']} {result['value']:.4g} {result['basis']}"
+        emit_pairs({
+            "verdict": f"{text} on {context.device.name}, budget {result['budget']['text']}",
+            "outputs there": _outputs_line(result["on_device"]),
+            "run": found.name,
+        })  # fmt: skip
+    return 0 if result["verdict"] == "PASS" else BudgetError.exit_code
+
+
+def _outputs_line(compared: dict[str, Any] | None) -> str:
+    if compared is None:
+        return "not compared"
+    return (
+        f"as here on {compared['top1_agreement']:.1%} of {compared['images']} test images, at most "
+        f"{compared['max_difference']:.2g} apart; accuracy {compared['accuracy']:.2%}"
+    )
 
 
 def report(run: o.RunName = None, json: o.Json = False) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 import time
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from ehdnas.cli.interrupt import check
 from ehdnas.core.text import duration
 
 JSON_VERSION = 1
 _EVERY_S = (10.0, 60.0)  # least and most between progress lines where there is no terminal to draw a bar on
+_GAP = 2  # blanks between columns
+_LEAST = 12  # what a column keeps of a word that is too long for the terminal
 
 
 class Screen:
@@ -75,17 +80,69 @@ def emit_json(command: str, value: dict[str, Any]) -> None:
 
 
 def emit_table(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
-    """Write a table to stdout; without a terminal its width is that of its content."""
-    width = None if sys.stdout.isatty() else 200
-    console = Console(highlight=False, width=width)
-    table = Table(*columns, title=title, box=None, header_style="bold", title_justify="left", pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table, markup=False)
+    """Write a table to stdout: as wide as its content, or on a terminal no wider than that."""
+    cells = [[" ".join(cell.split()) for cell in row] for row in (columns, *rows)]
+    widths = _widths(cells, terminal_width())
+    heads = [*([title] if title else []), *_lines(cells[0], widths)]
+    console = Console(highlight=False, soft_wrap=True)
+    console.print("\n".join(heads), style="bold", markup=False)
+    sys.stdout.write("".join(f"{line}\n" for row in cells[1:] for line in _lines(row, widths)))
 
 
 def emit_pairs(pairs: dict[str, str]) -> None:
     """Write aligned `name value` lines to stdout."""
     width = max(len(name) for name in pairs)
     for name, value in pairs.items():
-        sys.stdout.write(f"{name:<{width}}  {value}\n")
+        emit_indented(f"{name:<{width}}  {value}", width + _GAP)
+
+
+def emit_indented(text: str, indent: int) -> None:
+    """Write text to stdout; on a terminal its further lines begin `indent` in, and words stay whole."""
+    room = terminal_width()
+    if room and len(text) > room > indent + _LEAST:
+        head, rest = text[:indent], text[indent:]
+        lines = _words(rest, room - indent)
+        text = head + f"\n{' ' * indent}".join(lines)
+    sys.stdout.write(f"{text.rstrip()}\n")
+
+
+def terminal_width() -> int | None:
+    """Return the width of the terminal that stdout is, None when it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _widths(cells: list[list[str]], room: int | None) -> list[int]:
+    """Return the columns' widths: the widest give way first, at first as long as their words stay whole."""
+    columns = list(zip(*cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    if room is None:
+        return widths
+    words = [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+    for least in ([max(word, 1) for word in words], [min(word, _LEAST) for word in words], [1] * len(words)):
+        while sum(widths) + _GAP * (len(widths) - 1) > room:
+            wide = [column for column, width in enumerate(widths) if width > least[column]]
+            if not wide:
+                break
+            widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _lines(row: list[str], widths: list[int]) -> Iterator[str]:
+    parts = [_wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
+    for line in zip_longest(*parts, fillvalue=""):
+        padded = (f"{part:<{width}}" for part, width in zip(line, widths, strict=True))
+        yield (" " * _GAP).join(padded).rstrip()
+
+
+def _wrap(cell: str, width: int) -> list[str]:
+    return [_shortened(line, width) for line in _words(cell, width)] or [""]
+
+
+def _shortened(line: str, width: int) -> str:
+    # The middle goes: names that begin alike are told apart by how they end.
+    head = width // 2
+    return line if len(line) <= width else line[:head] + "…" + line[len(line) - (width - head - 1) :]
+
+
+def _words(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)

@@ -9,7 +9,7 @@ from typing import Any
 from ehdnas.core.device import Device
 from ehdnas.core.errors import UsageError
 from ehdnas.core.images.dataset import Dataset, load_data
-from ehdnas.pipeline.devices import find_device
+from ehdnas.pipeline.boards import find_boards
 from ehdnas.pipeline.reporter import Reporter
 from ehdnas.profilers.base import TableProfiler, find_profiler
 from ehdnas.search.augment import Augmentation
@@ -72,8 +72,22 @@ class Context:
     @cached_property
     def device(self) -> Device:
         """The device: as set, else the only one profiled here, else the built-in simulated default."""
-        device = find_device(self.settings.device or self._only_profiled() or DEFAULT_DEVICE)
+        device = self._found[0]
         return codesigned(device) if self.settings.codesign else device
+
+    @property
+    def boards(self) -> list[Device]:
+        """Where things are measured: the device itself, or the boards of it."""
+        return [self.device] if self.device.simulated else self._found[1]
+
+    @property
+    def device_setting(self) -> str:
+        """What names the device and the boards in use, as a setting."""
+        return self.settings.device or self.device.name
+
+    @cached_property
+    def _found(self) -> tuple[Device, list[Device]]:
+        return find_boards(self.settings.device or self._only_profiled() or DEFAULT_DEVICE)
 
     @cached_property
     def recipe(self) -> Recipe:

@@ -111,7 +111,7 @@ def check_genotype(context: Context, genotype: str) -> StaticReport:
     Raises:
         UsageError: it is no genotype of the space.
     """
-    from ehdnas.pipeline.meter import untrained
+    from ehdnas.pipeline.candidates import untrained
 
     network = untrained(context.space, context.space.parse(genotype), context.shape)
     graph = network_graph(network, context.shape.image)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import Any
 
 from ehdnas.core.device import Device
 from ehdnas.core.errors import MeasurementError, UsageError
 from ehdnas.core.measurement import Measurement
-from ehdnas.exporters.base import find_exporter
+from ehdnas.pipeline.candidates import Candidates
 from ehdnas.pipeline.costed import Costed, costed
 from ehdnas.profilers.base import FileProfiler, TableProfiler, find_profiler
 from ehdnas.profilers.protocol import QUICK, STANDARD, Protocol
@@ -21,19 +20,34 @@ from ehdnas.profilers.store.store import Key, MeasurementStore
 from ehdnas.search.spaces.base import Architecture, NetworkShape, Space
 
 PROTOCOLS = {protocol.name: protocol for protocol in (STANDARD, QUICK)}
-TARGETS = {"litert": "tflite", "onnxruntime": "onnx", "edgetpu": "edgetpu"}
-"""A device's runtime -> the export target it runs."""
+# The options that change what a clock says; the others only say how the device is reached.
+_TIMED_WITH = ("cpus", "delegate", "delegate_options", "tool", "clock")
 
 
 class Instrument:
-    """Takes measurements of architectures of one space and shape on one device."""
+    """Takes measurements of architectures of one space and shape on one device.
 
-    def __init__(self, device: Device, space: Space, shape: NetworkShape, protocol: Protocol) -> None:
+    Args:
+        boards: where the device is measured: the device itself, unless there are boards of it.
+        candidates: what exports networks for it; needed for a device that times files alone.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        space: Space,
+        shape: NetworkShape,
+        protocol: Protocol,
+        boards: Sequence[Device] = (),
+        candidates: Candidates | None = None,
+    ) -> None:
         self.device = device
         self.space = space
         self.shape = shape
         self.protocol = protocol
-        self.profiler = find_profiler(device)
+        self.boards = tuple(boards) or (device,)
+        self.candidates = candidates or Candidates(device, space, shape)
+        self.profiler = find_profiler(self.boards[0])
 
     def take(self, architecture: Architecture) -> Measurement:
         """Return a measurement taken now: simulated from the layers, or timed as an exported file."""
@@ -68,11 +82,8 @@ class Instrument:
         return costed(self.space, self.shape)
 
     def _export_and_measure(self, architecture: Architecture) -> Measurement:
-        exporter = find_exporter(TARGETS[self.device.runtime])
         with tempfile.TemporaryDirectory(prefix="ehdnas-") as folder:
-            path = Path(folder) / f"network{exporter.suffix}"
-            exporter.export(untrained(self.space, architecture, self.shape), self.shape.image, path)
-            return self.measure_file(path)
+            return self.measure_file(self.candidates.export(architecture, Path(folder)))
 
 
 class Meter:
@@ -89,7 +100,7 @@ class Meter:
 
     def measure(self, architecture: Architecture) -> Measurement:
         """Return the measurement of an architecture, taken now unless it is in the store."""
-        key = self._key(architecture)
+        key = self.key(architecture)
         found = self.store.find(key)
         if found is None:
             found = self.instrument.take(architecture)
@@ -108,21 +119,29 @@ class Meter:
     def measure_many(self, architectures: list[Architecture]) -> None:
         """Measure architectures that are not in the store, and add those that fit in one transaction."""
         found = zip(architectures, self.instrument.take_many(architectures), strict=True)
-        self.store.add_many([(self._key(one), taken) for one, taken in found if taken is not None])
+        self.store.add_many([(self.key(one), taken) for one, taken in found if taken is not None])
 
     def measured(self) -> list[tuple[Architecture, Measurement]]:
         """Return all that is stored for this device, space, shape and protocol, oldest first."""
-        one = self._key(self.instrument.space.reference)
+        one = self.key(self.instrument.space.reference)
         rows = self.store.all(one.device, one.space, one.shape, one.precision, one.protocol)
         return [(self.instrument.space.parse(subject), measurement) for subject, measurement in rows]
 
-    def _key(self, architecture: Architecture) -> Key:
+    def key(self, architecture: Architecture) -> Key:
+        """Return what the store keeps the measurement of an architecture under."""
+        return self._key(self.instrument.space.name, self.instrument.space.text(architecture))
+
+    def part_key(self, subject: str) -> Key:
+        """Return what the store keeps the measurement of a part of this space's networks under."""
+        return self._key(f"{self.instrument.space.name}:parts", subject)
+
+    def _key(self, space: str, subject: str) -> Key:
         of = self.instrument
         return Key(
-            device=of.device.name,
-            space=of.space.name,
+            device=of.device.family,
+            space=space,
             shape=str(of.shape),
-            subject=of.space.text(architecture),
+            subject=subject,
             precision=of.device.precision,
             protocol=conditions(of.device, of.protocol),
         )
@@ -131,13 +150,11 @@ class Meter:
 def conditions(device: Device, protocol: Protocol) -> str:
     """Return what, besides the network, a measurement depends on: protocol, runtime, accelerator."""
     if device.simulated:
-        options = json.dumps(device.options, sort_keys=True)
-        return f"simulated-{hashlib.sha256(options.encode()).hexdigest()[:16]}"
-    return f"{protocol.settings_hash}-{device.runtime}-t{device.threads}"
+        return f"simulated-{_hash(device.options)}"
+    text = f"{protocol.settings_hash}-{device.runtime}-t{device.threads}"
+    timed_with = {name: device.options[name] for name in _TIMED_WITH if device.options.get(name)}
+    return f"{text}-{_hash(timed_with)}" if timed_with else text
 
 
-def untrained(space: Space, architecture: Architecture, shape: NetworkShape) -> nn.Module:
-    """Return a network with random weights, fixed by its architecture: a clock does not care which."""
-    with torch.random.fork_rng():
-        torch.manual_seed(space.seed_of(architecture))
-        return space.network(architecture, shape).eval()
+def _hash(options: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]

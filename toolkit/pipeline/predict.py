@@ -1,4 +1,4 @@
-"""Answers about one network or one file: measured, simulated or predicted."""
+"""What the predictor says of one network."""
 
 from __future__ import annotations
 
@@ -9,35 +9,11 @@ from typing import Any
 import torch
 
 from ehdnas.core.errors import DataError, UsageError
-from ehdnas.core.measurement import Measurement
 from ehdnas.pipeline.context import Context
-from ehdnas.pipeline.devices import find_device
-from ehdnas.pipeline.meter import PROTOCOLS
 from ehdnas.pipeline.profile import identity_of, predictor_path
-from ehdnas.pipeline.reporter import Reporter
-from ehdnas.profilers.base import FileProfiler, find_profiler
 from ehdnas.search.predictor.embedding import EmbeddingPredictor
-from ehdnas.settings import Settings
 
 _MAX_GENOTYPE_BYTES = 100_000
-
-
-def measure_file(settings: Settings, reporter: Reporter, path: Path) -> Measurement:
-    """Time a .tflite or .onnx file on a device.
-
-    Raises:
-        UsageError: the device is a simulated one, which takes no files.
-        DataError: there is no such file.
-        MeasurementError: the runtime refused the model, or was brought down by it.
-    """
-    device = find_device(settings.device or "local")
-    profiler = find_profiler(device)
-    if not isinstance(profiler, FileProfiler):
-        raise UsageError(f"device '{device.name}' is simulated and takes no files; use `ehdnas simulate`")
-    if not path.is_file():
-        raise DataError(f"{path} is not a file" if path.exists() else f"no such file: {path}")
-    reporter.say(f"measure: {path.name} on {device.name}, {settings.protocol} protocol")
-    return profiler.measure(path, PROTOCOLS[settings.protocol])
 
 
 def read_genotype(text: str) -> str:

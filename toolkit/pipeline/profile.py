@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import count, islice
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,24 @@ import torch
 from ehdnas.core.budget import Budget
 from ehdnas.core.device import Device
 from ehdnas.core.errors import DataError, UsageError
+from ehdnas.core.images.dataset import normalise
+from ehdnas.core.measurement import Measurement
 from ehdnas.core.text import duration
+from ehdnas.pipeline.candidates import Candidates, Images
 from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.measuring import Limit, label, measure
 from ehdnas.pipeline.meter import PROTOCOLS, Instrument, Meter, conditions
 from ehdnas.profilers.store.store import MeasurementStore
 from ehdnas.search.loop import step_seed
-from ehdnas.search.predictor.base import Identity, Predictor
+from ehdnas.search.predictor.base import Identity, Predictor, Quality
 from ehdnas.search.predictor.embedding import EmbeddingPredictor
 from ehdnas.search.spaces.base import Architecture, Space
+from ehdnas.settings import export_options
 
 SAMPLES_SIMULATED = 2000
 SAMPLES_MEASURED = 40
+SAMPLES_IN_TIME = 1000  # where minutes are given: the clock ends it, or that more no longer helps
+_CALIBRATION_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -52,15 +59,30 @@ class Profile:
 def open_meter(context: Context) -> Meter:
     """Return the meter of the context's device, on the workspace's store."""
     protocol = PROTOCOLS[context.settings.protocol]
-    instrument = Instrument(context.device, context.space, context.shape, protocol)
+    candidates = Candidates(
+        context.device, context.space, context.shape, partial(_some_images, context),
+        export_options(context.settings),
+    )  # fmt: skip
+    instrument = Instrument(
+        context.device, context.space, context.shape, protocol, context.boards, candidates
+    )
     return Meter(instrument, MeasurementStore(context.workspace.database))
 
 
-def profile(context: Context, metric: str = "latency_ms", minutes: float | None = None) -> Profile:
+def _some_images(context: Context) -> Images:
+    """Return a few training images, normalised, for int8 files whose accuracy nobody will ask for."""
+    dataset = context.dataset
+    return normalise(dataset.train.images[:_CALIBRATION_IMAGES], dataset.mean, dataset.std)
+
+
+def profile(
+    context: Context, metric: str = "latency_ms", minutes: float | None = None, every: bool = False
+) -> Profile:
     """Measure sampled networks until there are enough or the time is up, then fit the predictor.
 
     Networks already measured count; the same seed asks for the same networks. The first is the space's
-    reference network, which relative budgets refer to.
+    reference network, which relative budgets refer to. On a real device measuring stops as soon as more
+    networks make the predictor no better, unless `every` one is wanted.
 
     Raises:
         DeviceError: the device cannot be used.
@@ -69,8 +91,19 @@ def profile(context: Context, metric: str = "latency_ms", minutes: float | None 
     meter = open_meter(context)
     context.say_data()
     context.reporter.say(_plan(context, meter, minutes))
-    _measure_all(context, meter, _wanted(context), minutes)
+    limit = Limit(_wanted(context, minutes), minutes)
+    if context.device.simulated:
+        label(context, meter, sample_architectures(context), limit)
+    else:
+        helped = None if every else partial(_held_out_error, context, meter, metric)
+        measure(context, meter, sample_architectures(context), limit, helped)
     return Profile(context.device.name, metric, fit(context, meter, metric), meter)
+
+
+def _held_out_error(context: Context, meter: Meter, metric: str) -> float:
+    """Return the mean relative error, on networks left out, of a predictor fitted to all that is stored."""
+    predictor = EmbeddingPredictor(identity_of(context, metric))
+    return fitted(context, predictor, meter.measured(), metric).mape
 
 
 def sample_architectures(context: Context) -> Iterator[Architecture]:
@@ -119,22 +152,33 @@ def ensure_predictor(context: Context, metric: str) -> Profile:
 def fit(context: Context, meter: Meter, metric: str) -> Predictor:
     """Fit the predictor to all that is stored, save it, and say how good it is."""
     rows = meter.measured()
+    context.reporter.say(f"predictor: fitting {metric} to {len(rows)} networks")
+    predictor = EmbeddingPredictor(identity_of(context, metric))
+    fitted(context, predictor, rows, metric)
+    predictor.save(predictor_path(context, metric))
+    return predictor
+
+
+def fitted(
+    context: Context, predictor: Predictor, rows: list[tuple[Architecture, Measurement]], metric: str
+) -> Quality:
+    """Fit a predictor to measured networks; return its quality on those left out in turn.
+
+    Raises:
+        UsageError: the device does not give this metric, or there are too few networks.
+    """
     values = [measurement.metrics.get(metric) for _, measurement in rows]
     if any(value is None for value in values):
         known = ", ".join(sorted(rows[0][1].metrics))
         raise UsageError(f"device '{context.device.name}' gives no {metric}; budgets there are on {known}")
-    context.reporter.say(f"predictor: fitting {metric} to {len(rows)} networks")
-    predictor = EmbeddingPredictor(identity_of(context, metric))
     gates = context.space.encode_all([architecture for architecture, _ in rows])
     # One thread: at this size more only get in each other's way, and the sums stay in one order.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        predictor.fit(gates, torch.tensor(values, dtype=torch.float64), context.settings.seed)
+        return predictor.fit(gates, torch.tensor(values, dtype=torch.float64), context.settings.seed)
     finally:
         torch.set_num_threads(threads)
-    predictor.save(predictor_path(context, metric))
-    return predictor
 
 
 def identity_of(context: Context, metric: str) -> Identity:
@@ -165,33 +209,11 @@ def reference_value(context: Context, meter: Meter, budget: Budget) -> float:
     return meter.measure(context.space.reference).metric(budget.metric)
 
 
-def _measure_all(context: Context, meter: Meter, wanted: int, minutes: float | None) -> None:
-    known = {architecture for architecture, _ in meter.measured()}
-    targets, taken = sample_architectures(context), []
-    done, started = 0, time.monotonic()
-    while done < wanted:
-        if minutes is not None and time.monotonic() - started > 60 * minutes:
-            context.reporter.warn(f"profile: time is up after {done} of {wanted} networks")
-            break
-        chunk = list(islice(targets, min(_chunk(context), wanted - done)))
-        missing = [architecture for architecture in chunk if architecture not in known]
-        meter.measure_many(missing)
-        taken += missing
-        done += len(chunk)
-        context.reporter.progress(done, wanted, "networks")
-    unfit = set(taken) - {architecture for architecture, _ in meter.measured()}
-    if unfit:
-        context.reporter.warn(f"profile: {len(unfit)} of {done} networks do not fit {context.device.name}")
-
-
-def _chunk(context: Context) -> int:
-    """Simulated labels are stored a hundred at a time; a board's seconds are worth a transaction each."""
-    return 100 if context.device.simulated else 1
-
-
-def _wanted(context: Context) -> int:
-    usual = SAMPLES_SIMULATED if context.device.simulated else SAMPLES_MEASURED
-    return context.settings.samples or usual
+def _wanted(context: Context, minutes: float | None = None) -> int:
+    """Return how many networks: as asked, as many as the time allows, or the usual number."""
+    if context.device.simulated:
+        return context.settings.samples or SAMPLES_SIMULATED
+    return context.settings.samples or (SAMPLES_MEASURED if minutes is None else SAMPLES_IN_TIME)
 
 
 def _fixed_seconds(device: Device) -> float:
@@ -208,12 +230,14 @@ def _seconds_each(meter: Meter) -> float:
 
 
 def _plan(context: Context, meter: Meter, minutes: float | None) -> str:
-    device, wanted = context.device, _wanted(context)
+    device, wanted = context.device, _wanted(context, minutes)
     verb = "simulate" if device.simulated else "export and time"
     known = min(wanted, len(meter.measured()))
-    seconds = _fixed_seconds(device) + (wanted - known) * _seconds_each(meter)
+    seconds = _fixed_seconds(device) + (wanted - known) * _seconds_each(meter) / len(context.boards)
     limit = "" if minutes is None else f", at most {duration(60 * minutes)}"
+    boards = [board.name for board in context.boards]
+    where = f"{len(boards)} boards of {device.name}" if len(boards) > 1 else boards[0]
     return (
-        f"profile: {verb} {wanted} networks ({context.shape}) on {device.name}, "
+        f"profile: {verb} {wanted} networks ({context.shape}) on {where}, "
         f"{known} known already; about {duration(seconds)}{limit}"
     )

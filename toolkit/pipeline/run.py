@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ehdnas.core.errors import UsageError
+from ehdnas.pipeline.candidates import target_of
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.export import export_run, known_targets
-from ehdnas.pipeline.meter import TARGETS
 from ehdnas.pipeline.report import report
 from ehdnas.pipeline.search import search
 from ehdnas.pipeline.train import train
@@ -46,7 +45,7 @@ def run_all(context: Context, resume: bool = False) -> dict[str, Any]:
 def _targets(context: Context) -> list[str]:
     """Return the targets to export, checked before hours are spent, with the one the device runs."""
     targets = known_targets(context.settings.targets)
-    needed = TARGETS.get(context.device.runtime)
-    if not context.device.simulated and needed is None:
-        raise UsageError(f"device '{context.device.name}' names no runtime; known: {', '.join(TARGETS)}")
-    return targets if needed is None or needed in targets else [needed, *targets]
+    if context.device.simulated:
+        return targets
+    needed = target_of(context.device)
+    return targets if needed in targets else [needed, *targets]

@@ -13,7 +13,7 @@ from ehdnas.core.graph import layer_table, read_onnx_table
 from ehdnas.core.layers import LayerTable
 from ehdnas.pipeline.costed import costed
 from ehdnas.pipeline.devices import find_device
-from ehdnas.pipeline.inspect import read_genotype
+from ehdnas.pipeline.predict import read_genotype
 from ehdnas.pipeline.user_module import is_module_reference, load_module
 from ehdnas.profilers.base import TableProfiler, find_profiler
 from ehdnas.profilers.e2e_perf.simulation import Simulation

@@ -11,8 +11,8 @@ from torch import nn
 
 from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.text import nearest
+from ehdnas.pipeline.candidates import untrained
 from ehdnas.pipeline.context import Context
-from ehdnas.pipeline.meter import untrained
 from ehdnas.pipeline.train import Trained, load_trained
 from ehdnas.pipeline.user_module import load_module
 from ehdnas.search.spaces.base import Part

@@ -1,0 +1,45 @@
+"""What the newer benchmarks share: how a spread is printed, and where results go."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the median, the 10th and 90th percentile and how many there are."""
+    low, median, high = np.percentile(values, (10, 50, 90))
+    return f"{median:.4g} ({low:.4g} to {high:.4g}, n={len(values)})"
+
+
+def write_result(name: str, figures: dict[str, Any]) -> Path:
+    """Write a benchmark's figures, with how and where they came about, to bench/results; return the path."""
+    path = RESULTS / f"{name}.json"
+    packages = ("ehdnas", "ai-edge-litert", "onnxruntime", "paramiko")
+    about = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", *sys.argv]),
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "versions": {package: version(package) for package in packages},
+    }
+    path.write_text(json.dumps({**about, **figures}, indent=1) + "\n")
+    print(f"written: {path.relative_to(ROOT)}")
+    return path
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,169 @@
+"""Operations and cells timed one by one on a device: the look-up table that whole networks are compared with.
+
+A look-up table, as in FBNet and ProxylessNAS, adds up what each operation takes when it is run alone. On a
+device that overlaps, fuses or caches across operations the sum is wrong, which is what a predictor learnt
+from whole networks is for; EH-DNAS (arXiv 2111.12299) compares itself with such a table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ehdnas.core.errors import UsageError
+from ehdnas.core.graph import trace
+from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.fleet import measure_on_boards
+from ehdnas.pipeline.measuring import Limit
+from ehdnas.pipeline.meter import Meter
+from ehdnas.search.predictor.base import Quality
+from ehdnas.search.predictor.quality import quality_of
+from ehdnas.search.spaces.base import Architecture, Image, Part, Parts
+
+_FEW = 3  # measured networks, below which the sum is compared with nothing
+
+
+@dataclass(frozen=True)
+class OpTime:
+    """One operation or cell at one size, timed alone."""
+
+    name: str
+    inputs: str
+    latency_ms: float
+    marked: list[str]
+
+
+@dataclass(frozen=True)
+class OpTable:
+    """Every distinct part of a space at one shape, and how well their sum gives whole networks."""
+
+    operations: list[OpTime]
+    cells: list[OpTime]
+    sum_quality: Quality | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the table as JSON-able data."""
+        quality = None if self.sum_quality is None else asdict(self.sum_quality)
+        return {
+            "operations": [asdict(row) for row in self.operations],
+            "cells": [asdict(row) for row in self.cells],
+            "sum_of_operations": quality,
+        }
+
+
+def profile_ops(context: Context, meter: Meter, minutes: float | None = None) -> OpTable:
+    """Time every distinct operation of the space, and the cells of its reference network, on the device.
+
+    Raises:
+        UsageError: the device is simulated: `ehdnas simulate` gives a network layer by layer.
+        DeviceError, MeasurementError: as `measure_on_boards`.
+    """
+    if context.device.simulated:
+        raise UsageError(
+            f"device '{context.device.name}' is simulated; `ehdnas simulate GENOTYPE` gives every layer"
+        )
+    parts = context.space.parts(context.shape)
+    operations, cells = _Distinct(), _Distinct()
+    for part in _all_of(parts):
+        operations.subject(part)
+    for cell in context.space.cells(context.space.reference, context.shape):
+        cells.subject(cell)
+    timed = {**operations.parts, **cells.parts}
+    missing = [subject for subject in timed if meter.store.find(meter.part_key(subject)) is None]
+    context.reporter.say(
+        f"profile: {len(timed)} operations and cells ({context.shape}) on {context.device.name}, "
+        f"{len(timed) - len(missing)} known already"
+    )
+    if missing:
+        _measure(context, meter, timed, missing, Limit(len(timed), minutes))
+    return OpTable(
+        _rows(meter, operations.parts),
+        _rows(meter, cells.parts),
+        _sum_quality(meter, parts, operations),
+    )
+
+
+def _measure(
+    context: Context, meter: Meter, timed: dict[str, Part], missing: list[str], limit: Limit
+) -> None:
+    done = len(timed) - len(missing)
+
+    def make(subject: str, folder: Path) -> Path:
+        return meter.instrument.candidates.export_part(timed[subject], folder)
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        context.reporter.progress(done, len(timed), "operations")
+
+    keys = [meter.part_key(subject) for subject in missing]
+    measure_on_boards(context, meter, keys, make, limit.is_over, count)
+    if done < len(timed):
+        context.reporter.warn(f"profile: {len(timed) - done} of {len(timed)} operations are not measured yet")
+
+
+def _all_of(parts: Parts) -> list[Part]:
+    return [*parts.fixed, *(part for chosen in parts.chosen.values() for part in chosen)]
+
+
+class _Distinct:
+    """Tells parts apart by what they compute: those that differ in name or place alone take the same time."""
+
+    def __init__(self) -> None:
+        self._digests: dict[tuple[int, tuple[Image, ...]], str] = {}
+        self.parts: dict[str, Part] = {}
+
+    def subject(self, part: Part) -> str:
+        """Return what a part is kept under, like `sep_conv_3x3@16x32x32#1f0c55d2`; '' if it does nothing."""
+        key = (id(part.module), part.inputs)
+        if key not in self._digests:
+            self._digests[key] = _digest(part)
+        if not self._digests[key]:
+            return ""
+        subject = f"{_label(part)}@{_inputs(part)}#{self._digests[key]}"
+        self.parts.setdefault(subject, part)
+        return subject
+
+
+def _digest(part: Part) -> str:
+    nodes = trace(part.module.eval(), part.inputs).nodes
+    computed = [(node.op, sorted(node.attrs.items()), node.output.shape) for node in nodes]
+    return hashlib.sha256(repr(computed).encode()).hexdigest()[:8] if nodes else ""
+
+
+def _label(part: Part) -> str:
+    return part.name.rsplit(".", 1)[-1]
+
+
+def _inputs(part: Part) -> str:
+    return "+".join("x".join(map(str, one)) for one in part.inputs)
+
+
+def _rows(meter: Meter, parts: dict[str, Part]) -> list[OpTime]:
+    found = {subject: meter.store.find(meter.part_key(subject)) for subject in parts}
+    return [
+        OpTime(_label(part), _inputs(part), one.metric("latency_ms"), one.flags)
+        for subject, part in parts.items()
+        if (one := found[subject]) is not None
+    ]
+
+
+def _sum_quality(meter: Meter, parts: Parts, distinct: _Distinct) -> Quality | None:
+    """Compare the sum of the operations with whole networks that are measured; None where few are."""
+    measured = meter.measured()
+    stored = {subject: meter.store.find(meter.part_key(subject)) for subject in distinct.parts}
+    if len(measured) < _FEW or not all(stored.values()):
+        return None
+    times = {subject: one.metric("latency_ms") for subject, one in stored.items() if one is not None}
+
+    def total(architecture: Architecture) -> float:
+        slots = enumerate(architecture.choices)
+        chosen = [part for slot in slots for part in parts.chosen.get(slot, ())]
+        return sum(times.get(distinct.subject(part), 0.0) for part in [*parts.fixed, *chosen])
+
+    sums = np.array([total(architecture) for architecture, _ in measured])
+    return quality_of(sums, np.array([one.metric("latency_ms") for _, one in measured]))
