@@ -19,6 +19,7 @@ with `--watch-stdin` also as soon as its standard input closes.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import glob
 import importlib
 import importlib.util
@@ -379,9 +380,20 @@ def probe(arguments: argparse.Namespace) -> dict[str, Any]:
         try:
             _delegates(module, arguments)
             answer["delegate"] = ""
+            answer["edgetpu_runtime"] = _edgetpu_version(arguments.delegate)
         except RefusalError as refusal:
             answer["delegate"] = str(refusal)
     return answer
+
+
+def _edgetpu_version(library: str) -> str:
+    """What the Edge TPU's runtime says of itself, with `RuntimeVersion(14)` in it; '' for other libraries."""
+    try:
+        version = ctypes.CDLL(library).edgetpu_version  # edgetpu_c.h: const char* edgetpu_version()
+        version.restype = ctypes.c_char_p
+        return str(version().decode(errors="replace"))[:200]
+    except (OSError, AttributeError):
+        return ""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -392,7 +404,7 @@ def main(argv: list[str] | None = None) -> int:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     mode = probe if arguments.probe else outputs if arguments.output else measure
     code = 0
-    # ONNX Runtime would report its use to its maker, and keep files for that in the home and temporary folder.
+    # ONNX Runtime would report its use to its maker, and leave files for that in two folders.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         _pin(arguments.cpus)

@@ -65,6 +65,14 @@ class FileProfiler(Profiler):
             MeasurementError: the interpreter refused the file, or did not survive it.
         """
 
+    def connect(self) -> None:
+        """Reach the device now, rather than at the first use.
+
+        Raises:
+            DeviceError: it cannot be reached, or lacks what is needed.
+        """
+        return
+
     def close(self) -> None:
         """Hang up and leave nothing on the device; never raises. It can be used again."""
         return
@@ -116,13 +124,13 @@ def find_profiler(device: Device) -> Profiler:
         UsageError: the device's options cannot be right.
     """
     kinds = plugin_names(_GROUP)
+    if device.kind not in kinds:
+        known = nearest(device.kind, kinds)
+        raise DeviceError(f"device '{device.name}': nothing installed reaches kind '{device.kind}'{known}")
+    profiler: Profiler = load_plugin(_GROUP, device.kind)(device)
     if device.kind == "ssh" and not device.host:
         raise DeviceError(
             f"device '{device.name}' has no host; "
             f"set one with `ehdnas devices set {device.name} host=USER@ADDRESS`"
         )
-    if device.kind not in kinds:
-        known = nearest(device.kind, kinds)
-        raise DeviceError(f"device '{device.name}': nothing installed reaches kind '{device.kind}'{known}")
-    profiler: Profiler = load_plugin(_GROUP, device.kind)(device)
     return profiler

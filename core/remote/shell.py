@@ -27,7 +27,7 @@ mark=$1; dead=$2; top=${TMPDIR:-};
 for d in /tmp /data/local/tmp; do if test -z "$top" && test -w "$d"; then top=$d; fi; done;
 d=$(umask 077; mktemp -d "${top:-/tmp}/ehdnas.XXXXXXXXXX") || exit 1;
 clean() { cd /; rm -rf -- "$d"; };
-trap clean EXIT; trap "exit 1" HUP INT TERM;
+trap clean EXIT; trap "exit 1" HUP INT PIPE TERM;
 printf %s "$mark$d$mark";
 {
 code=0;

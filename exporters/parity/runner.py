@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -88,6 +89,8 @@ def _real(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
 
 
 def _open_onnx(path: str) -> tuple[Run, dict[str, Any]]:
+    # It would report its use to its maker, and leave files for that in the home folder.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -80,13 +80,17 @@ class AgentTimer(Timer):
 
     @contextmanager
     def _install_hint(self, model: str) -> Iterator[None]:
-        """Say what sets up a device that lacks the runtime of a file."""
+        """Say what sets up a device that lacks the runtime of a file, or its delegate."""
         try:
             yield
         except DeviceSetupError as error:
             name, package = self._device.name, package_for(Path(model).suffix, self._runtime)
-            local = self._device.kind == "local"
-            mend = f"pip install {package}" if local else f"ehdnas devices install {name}"
+            if "cannot load delegate" in str(error):
+                mend = f"ehdnas doctor --device {name} says what it needs"
+            elif self._device.kind == "local":
+                mend = f"pip install {package}"
+            else:
+                mend = f"ehdnas devices install {name}"
             raise DeviceSetupError(f"{error}; {mend}") from error
 
     def _require_bits(self) -> None:

@@ -25,7 +25,7 @@ _NO_SUCH_PROGRAM = (126, 127)
 
 
 class BenchmarkModel(Timer):
-    """Runs `options.tool`, a path on the device, or a program of this machine that is copied there.
+    """Runs `options.tool`, a path on the device; over adb a program of this machine too, copied there.
 
     It does not give single runs, so each process counts as one sample: the median of its runs where the
     tool gives one, else their average, and the interpreter's name says which.
@@ -34,7 +34,7 @@ class BenchmarkModel(Timer):
     def __init__(self, there: Transport, device: Device, options: BoardOptions) -> None:
         self._there, self._device, self._options = there, device, options
         here = os.path.expanduser(options.tool)
-        ours = os.path.isfile(here)
+        ours = device.kind == "adb" and os.path.isfile(here)
         self._tool = there.put(Path(here), "benchmark_model") if ours else path_there(there, options.tool)
 
     def time(self, model: str, subject: str, protocol: Protocol) -> Reply:

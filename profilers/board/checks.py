@@ -19,6 +19,8 @@ _DISK_MB = 200
 _OLDEST_PYTHON = (3, 7)
 _USB_2_MBPS = 480
 _USB_3_MBPS = 5000
+# "Package requires runtime version (14)": what libedgetpu 13 says of a file of edgetpu_compiler 16.
+_COMPILER_16_NEEDS = 14
 # Bits of `vcgencmd get_throttled`: what is so now; 16 places up, what was so since the machine started.
 _UNDER_VOLTAGE = 0b0001
 _SLOWED = 0b1110
@@ -150,6 +152,7 @@ def _accelerator(
         yield _delegate(answer.get("delegate"), device, options)
     if device.runtime != "edgetpu":
         return
+    yield from _edgetpu_runtime(answer.get("edgetpu_runtime"), device, options)
     mbps = _number(machine.get("edgetpu_usb_mbps"))
     if mbps is None:
         inside = machine.get("edgetpu_pcie") is True
@@ -165,10 +168,24 @@ def _delegate(reported: Any, device: Device, options: BoardOptions) -> Check:
         return Check("delegate", True, f"{options.delegate}, {_ABSENT}")
     mend = f"ehdnas devices set {device.name} options.delegate=LIBRARY"
     if "edgetpu" in options.delegate:
-        clock = "max" if options.clock == "maximum" else "std"
-        mend = run_there(device, f"sudo apt update && sudo apt install libedgetpu1-{clock}")
+        mend = _apt(device, options)
     reason = _text(reported).removeprefix(f"{options.delegate}: ")
     return Check("delegate", not reason, f"{options.delegate}: {reason or 'loads'}", mend)
+
+
+def _edgetpu_runtime(reported: Any, device: Device, options: BoardOptions) -> Iterator[Check]:
+    """Its version against the compiler's: a file of a newer one is refused at its first run."""
+    found = re.search(r"RuntimeVersion\((\d{1,4})\)", _text(reported))
+    if found is None:
+        return
+    version = int(found[1])
+    detail = f"version {version}; files of edgetpu_compiler 16 need {_COMPILER_16_NEEDS}"
+    yield Check("edge tpu runtime", version >= _COMPILER_16_NEEDS, detail, _apt(device, options), advice=True)
+
+
+def _apt(device: Device, options: BoardOptions) -> str:
+    clock = "max" if options.clock == "maximum" else "std"
+    return run_there(device, f"sudo apt update && sudo apt install libedgetpu1-{clock}")
 
 
 def _power(machine: dict[str, Any], state: dict[str, Any], device: Device) -> Iterator[Check]:

@@ -90,6 +90,8 @@ class BoardProfiler(FileProfiler):
         import numpy as np
 
         digest = self._digest(path)
+        if not len(images):
+            raise UsageError(f"{path.name}: no images to run it on; give at least one")
         with self._timer() as (there, timer), tempfile.TemporaryDirectory(prefix="ehdnas-") as folder:
             if not isinstance(timer, AgentTimer):
                 raise UsageError(
@@ -127,6 +129,11 @@ class BoardProfiler(FileProfiler):
         if any(not (check.passed or check.advice) for check in found):
             return found
         return [*found, self._smoke_test()]
+
+    def connect(self) -> None:
+        """Connect, and find what times files there; see `FileProfiler.connect`."""
+        with self._timer():
+            pass
 
     def close(self) -> None:
         """Hang up; our folder there goes with the connection."""

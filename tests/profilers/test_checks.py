@@ -53,6 +53,8 @@ def test_a_healthy_board_passes_and_has_no_checks_of_other_kinds():
          "ssh -t -p 2222 me@box 'sudo apt update && sudo apt install libedgetpu1-std'"),
         ({"delegate": "no"}, CORAL, EDGE.model_copy(update={"clock": "maximum"}), "delegate", False, "no",
          "libedgetpu1-max"),
+        ({"edgetpu_runtime": "BuildLabel(x), RuntimeVersion(13)"}, CORAL, EDGE, "edge tpu runtime", True,
+         "version 13; files of edgetpu_compiler 16 need 14", "libedgetpu1-std"),
         ({"machine": {"edgetpu_usb_mbps": 12}}, CORAL, EDGE, "edge tpu", False, "12 Mbit/s", "USB 3"),
         ({"tool": ""}, JETSON, BoardOptions(tool="/x/trtexec"), "tool", False, "no /x/trtexec",
          "apt install libnvinfer-bin"),
@@ -122,6 +124,7 @@ _ANSWERS = st.fixed_dictionaries(
         "interpreters": _VALUES | st.lists(st.dictionaries(st.sampled_from(["name", "reason"]), _VALUES)),
         "interpreter": _VALUES,
         "delegate": _VALUES,
+        "edgetpu_runtime": _VALUES,
         "tool": _VALUES,
     },
 )

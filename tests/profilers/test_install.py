@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -67,6 +68,21 @@ def there(home):
         yield transport
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """Options with a Python whose `-m venv` copies an environment that was made once, with our own pip."""
+    folder, pip = tmp_path_factory.mktemp("prepared"), importlib.util.find_spec("pip")
+    if pip is None:
+        pytest.skip("no pip in the environment of these tests")
+    subprocess.run([sys.executable, "-I", "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+    (packages,) = folder.glob("venv/lib/python*/site-packages")
+    (packages / "pip").symlink_to(Path(pip.origin).parent)
+    python = folder / "python3"
+    python.write_text(f'#!/bin/sh\ntest "$1 $2 $3" = "-I -m venv" && exec cp -a {folder}/venv "$4"\nexit 9\n')
+    python.chmod(0o755)
+    return BoardOptions(python=str(python))
+
+
 @pytest.fixture
 def tiny(tmp_path):
     """Requirements of one tiny package, and the folder of its wheel."""
@@ -81,40 +97,40 @@ def left(home):
     return sorted(path.name for path in ours.parent.iterdir()) if ours.parent.is_dir() else []
 
 
-def test_it_installs_once_and_is_removed(there, home, tiny):
+def test_it_installs_once_and_is_removed(prepared, there, home, tiny):
     said = []
-    assert installed_python(there, OPTIONS) == ""
-    done = install(there, OPTIONS, tiny[0], said.append, tiny[1])
+    assert installed_python(there, prepared) == ""
+    done = install(there, prepared, tiny[0], said.append, tiny[1])
     assert done.python == f"{home}/.local/share/ehdnas-board/bin/python" and not done.before
     assert done.versions["onnxruntime"] == "1.0" and said
     run = subprocess.run(
         [done.python, "-c", "import onnxruntime, sys; print(onnxruntime.__version__, sys.prefix)"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert run.stdout.split() == ["1.0", str(home / OPTIONS.folder)]
-    assert installed_python(there, OPTIONS) == done.python
-    again = install(there, OPTIONS, tiny[0], said.append, tiny[1])
+    assert run.stdout.split() == ["1.0", str(home / prepared.folder)]
+    assert installed_python(there, prepared) == done.python
+    again = install(there, prepared, tiny[0], said.append, tiny[1])
     assert again == replace(done, before=True)
     assert left(home) == ["ehdnas-board"]
     (home / "mine").write_text("kept")
-    assert remove(there, OPTIONS) == str(home / OPTIONS.folder)
+    assert remove(there, prepared) == str(home / prepared.folder)
     assert left(home) == [] and (home / "mine").is_file()
     with pytest.raises(DeviceError, match="nothing to remove"):
-        remove(there, OPTIONS)
+        remove(there, prepared)
 
 
-def test_other_requirements_replace_what_was_installed(there, home, tiny, tmp_path):
-    install(there, OPTIONS, tiny[0], print, tiny[1])
+def test_other_requirements_replace_what_was_installed(prepared, there, home, tiny, tmp_path):
+    install(there, prepared, tiny[0], print, tiny[1])
     tiny[0].write_text(wheel(tmp_path / "wheels", version="2.0", body="__version__ = '2.0'\n"))
-    done = install(there, OPTIONS, tiny[0], print, tiny[1])
+    done = install(there, prepared, tiny[0], print, tiny[1])
     assert (done.before, done.versions["onnxruntime"]) == (False, "2.0")
     assert left(home) == ["ehdnas-board"]
 
 
-def test_one_that_was_broken_is_made_anew(there, home, tiny):
-    done = install(there, OPTIONS, tiny[0], print, tiny[1])
+def test_one_that_was_broken_is_made_anew(prepared, there, home, tiny):
+    done = install(there, prepared, tiny[0], print, tiny[1])
     Path(done.python).unlink()
-    assert not install(there, OPTIONS, tiny[0], print, tiny[1]).before
+    assert not install(there, prepared, tiny[0], print, tiny[1]).before
     assert Path(done.python).exists()
 
 
@@ -126,19 +142,19 @@ def test_one_that_was_broken_is_made_anew(there, home, tiny):
         ("nothing==1.0 --hash=sha256:" + 64 * "0", "No matching distribution found for nothing==1.0"),
     ],
 )
-def test_a_failed_install_leaves_nothing(there, home, tiny, text, says):
+def test_a_failed_install_leaves_nothing(prepared, there, home, tiny, text, says):
     tiny[0].write_text(text + "\n")
     with pytest.raises(DeviceError, match=says):
-        install(there, OPTIONS, tiny[0], print, tiny[1])
+        install(there, prepared, tiny[0], print, tiny[1])
     assert left(home) == []
 
 
-def test_what_does_not_load_is_not_kept_and_the_old_one_stays(there, home, tiny, tmp_path):
-    install(there, OPTIONS, tiny[0], print, tiny[1])
+def test_what_does_not_load_is_not_kept_and_the_old_one_stays(prepared, there, home, tiny, tmp_path):
+    install(there, prepared, tiny[0], print, tiny[1])
     tiny[0].write_text(wheel(tmp_path / "wheels", version="3.0", body="raise OSError('too old a glibc')\n"))
     with pytest.raises(DeviceError, match="too old a glibc"):
-        install(there, OPTIONS, tiny[0], print, tiny[1])
-    python = installed_python(there, OPTIONS)
+        install(there, prepared, tiny[0], print, tiny[1])
+    python = installed_python(there, prepared)
     assert subprocess.run([python, "-c", "import onnxruntime"], check=False).returncode == 0
     assert left(home) == ["ehdnas-board"]
 
@@ -182,13 +198,13 @@ def test_what_is_missing_is_named(there, home, tiny, tmp_path):
     assert left(home) == []
 
 
-def test_over_ssh(sshd, tiny):
+def test_over_ssh(sshd, prepared, tiny):
     with sshd.transport() as there:
-        done = install(there, OPTIONS, tiny[0], print, tiny[1])
+        done = install(there, prepared, tiny[0], print, tiny[1])
         assert done.versions["onnxruntime"] == "1.0"
-        assert there.run([installed_python(there, OPTIONS), "-c", "import onnxruntime"], 30).code == 0
-        remove(there, OPTIONS)
-        assert installed_python(there, OPTIONS) == ""
+        assert there.run([installed_python(there, prepared), "-c", "import onnxruntime"], 30).code == 0
+        remove(there, prepared)
+        assert installed_python(there, prepared) == ""
 
 
 def test_every_requirement_has_hashes_and_the_design_is_kept():
@@ -200,6 +216,13 @@ def test_every_requirement_has_hashes_and_the_design_is_kept():
             assert line.count("--hash") >= 2, "aarch64 and x86_64"
     assert any(line.startswith("tflite-runtime==2.14.0 ") for line in pins)
     assert board_requirements().resolve() == Path(__file__).parents[2] / "requirements-board.txt"
+
+
+@pytest.mark.slow
+def test_a_new_environment_has_a_pip_of_its_own(there, home, tiny):
+    done = install(there, OPTIONS, tiny[0], print, tiny[1])
+    assert done.versions["onnxruntime"] == "1.0"
+    assert (home / OPTIONS.folder / "bin" / "pip").is_file()
 
 
 @pytest.mark.slow

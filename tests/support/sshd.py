@@ -254,7 +254,7 @@ def gone_within(seconds, token):
 
 
 def running_with(variable):
-    """Processes with this `NAME=value` in their environment, all that an sshd started: pid -> command line."""
+    """Processes with `NAME=value` in their environment, all that an sshd started: pid -> command line."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

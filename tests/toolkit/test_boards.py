@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from pathlib import Path
 
 import pytest
 from sshd import several_sshds
@@ -19,14 +18,17 @@ def rows_of(project) -> list[tuple]:
         return database.execute("SELECT subject, passport FROM measurements ORDER BY id").fetchall()
 
 
-def left_behind(sshd) -> list[Path]:
-    return list(Path("/tmp").glob("ehdnas.*"))
-
-
 @pytest.mark.parametrize("runtime", ["litert", "onnxruntime"])
-def test_a_board_is_profiled_to_a_fitted_predictor(project, ehdnas, sshd, known_board, brief, runtime):
-    before = set(left_behind(sshd))
-    device = known_board(sshd, "board", runtime)
+def test_a_board_is_profiled_to_a_fitted_predictor(
+    project, ehdnas, own_sshd, known_board, brief, tmp_path_factory, runtime
+):
+    place = tmp_path_factory.mktemp("board")
+    with own_sshd(TMPDIR=place) as sshd:
+        profile_and_look(project, ehdnas, known_board(sshd, "board", runtime), runtime)
+    assert list(place.iterdir()) == []
+
+
+def profile_and_look(project, ehdnas, device, runtime):
     done = ehdnas("profile", "--device", device, "--samples", 20, *SIZE, "--json")
     assert done.code == 0, done.err
     said = json.loads(done.out)
@@ -37,7 +39,6 @@ def test_a_board_is_profiled_to_a_fitted_predictor(project, ehdnas, sshd, known_
     package = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}[runtime]
     assert passport["interpreter"].startswith(package) and passport["kind"] == "ssh"
     assert ehdnas("predict", "DARTS_V2", "--device", device, *SIZE).code == 0
-    assert set(left_behind(sshd)) == before
     again = ehdnas("profile", "--device", device, "--samples", 20, *SIZE)
     assert again.code == 0 and "20 known already" in again.err and len(rows_of(project)) == 20
 
@@ -59,6 +60,15 @@ def test_a_file_is_measured_once_unless_asked_again(project, ehdnas, sshd, known
     assert third["samples_ms"] != first["samples_ms"]
 
 
+def test_operations_are_timed_for_as_long_as_there_is_time(project, ehdnas, sshd, known_board, brief):
+    device = known_board(sshd, "board", "onnxruntime")
+    done = ehdnas("profile", "--ops", "--device", device, *SIZE, "--minutes", 0.02, "--json")
+    assert done.code == 0 and "are not measured yet" in done.err
+    said = json.loads(done.out)
+    assert said["operations"][0]["name"] == "stem0" and said["sum_of_operations"] is None
+
+
+@pytest.mark.slow
 def test_operations_and_cells_are_timed_and_summed_up(project, ehdnas, sshd, known_board, brief):
     device = known_board(sshd)
     assert ehdnas("profile", "--device", device, "--samples", 12, *SIZE).code == 0
@@ -74,7 +84,7 @@ def test_operations_and_cells_are_timed_and_summed_up(project, ehdnas, sshd, kno
 
 def test_two_boards_of_a_kind_share_the_work(project, ehdnas, known_board, brief, tmp_path):
     with several_sshds(tmp_path, 2) as (one, other):
-        known_board(one, "kind")
+        known_board(one, "kind", "onnxruntime")
         for number, sshd in enumerate((one, other), 1):
             known_board(sshd, f"alias{number}")
             where = f"host=alias{number}-host"

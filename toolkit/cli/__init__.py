@@ -19,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Threads that wait must sleep, not spin: where another process wants a core, spinning ones cost several
     # times the work. It only counts before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # ONNX Runtime would report its use to its maker, and leave files for that in the home folder.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     from ehdnas.cli.app import UsageProblem, app
     from ehdnas.cli.interrupt import heeded
 

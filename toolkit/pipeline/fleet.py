@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from ehdnas.profilers.farm import Outcome, Worker, run_jobs
 from ehdnas.profilers.protocol import Protocol
 from ehdnas.profilers.store.jobs import JobTable
 from ehdnas.profilers.store.store import Key, MeasurementStore
+from ehdnas.workspace import Workspace
 
 Make = Callable[[str, Path], Path]
 """Writes, into a folder, the file of what a key's subject names; returns its path."""
@@ -25,16 +28,18 @@ Make = Callable[[str, Path], Path]
 class BoardWorker(Worker):
     """One board: makes the file of a job here, and has it timed there."""
 
-    def __init__(self, board: Device, protocol: Protocol, make: Make) -> None:
+    def __init__(self, board: Device, protocol: Protocol, make: Make, scratch: Path) -> None:
         profiler = find_profiler(board)
         if not isinstance(profiler, FileProfiler):
             raise UsageError(f"device '{board.name}' is simulated and takes no files")
         self.name = board.name
         self._profiler, self._protocol, self._make = profiler, protocol, make
+        self._scratch = scratch
 
     def measure(self, key: Key) -> Measurement:
         """Return the measurement of what `key` names; see `Worker.measure`."""
-        with tempfile.TemporaryDirectory(prefix="ehdnas-") as folder:
+        self._profiler.connect()  # before the seconds that an export takes
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             return self._profiler.measure(self._make(key.subject, Path(folder)), self._protocol)
 
     def close(self) -> None:
@@ -65,13 +70,27 @@ def measure_on_boards(
             jobs.reopen(batch, failed=True)  # what a killed command had begun, and what failed before
             jobs.add(batch, keys)
             jobs.drop_others(batch, keys)
-        workers = [BoardWorker(board, meter.instrument.protocol, make) for board in boards]
-        outcome = run_jobs(
-            path, batch, workers, until=until, on_done=lambda *_: on_done(), say=context.reporter.warn
-        )
+        with _scratch(context.workspace, meter.device.family) as scratch:
+            protocol = meter.instrument.protocol
+            workers = [BoardWorker(board, protocol, make, scratch) for board in boards]
+            outcome = run_jobs(
+                path, batch, workers, until=until, on_done=lambda *_: on_done(), say=context.reporter.warn
+            )
     if outcome.failed and not outcome.done:
         subject, error = outcome.failed[0]
         raise MeasurementError(f"none of {len(keys)} could be measured; the first, {subject}: {error}")
     for subject, error in outcome.failed:
         context.reporter.warn(f"profile: {subject} could not be measured: {error}")
     return outcome
+
+
+@contextmanager
+def _scratch(workspace: Workspace, family: str) -> Iterator[Path]:
+    """Give a folder for files on their way to a board; what a killed command left there goes first."""
+    folder = workspace.folder / f"scratch-{family}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
