@@ -5,7 +5,8 @@
     ├── DataError             1   data that is absent, damaged or hostile
     ├── BudgetError           3   the budget is not met, or cannot be
     ├── DeviceError           4   the device cannot be reached or used
-    │   ├── DeviceSetupError      it must be set up first: trusted, logged in to, given a runtime
+    │   ├── DeviceSetupError      it must be set up first: logged in to, given a runtime
+    │   │   └── HostKeyError      (ehdnas.core.remote) it is not known, or not the one that is known
     │   ├── CommandTimeoutError   (ehdnas.core.remote) what ran there was ended at its limit
     │   └── ConnectionLostError   (ehdnas.core.remote) it stopped answering while in use
     ├── MeasurementError      1   the device answered, but this model could not be measured

@@ -128,6 +128,8 @@ class _Farm:
         counts = table.counts(self.shift.batch)
         left = counts["pending"] + counts["leased"]
         if left and len(aside) == len(self.seats):
+            if len(aside) == 1:
+                raise DeviceError(f"{self.seats[0].aside} ({left} networks left; what was measured is kept)")
             why = "; ".join(f"{name}: {reason}" for name, reason in aside.items())
             raise DeviceError(
                 f"every board is set aside with {left} networks left to measure ({why}); mend one and start "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ehdnas.core.remote import SshOptions, SshTransport, Transport
-from ehdnas.profilers.board.profiler import BoardProfiler
+from ehdnas.core.errors import EhdnasError
+from ehdnas.core.remote import HostKeyError, SshOptions, SshTransport, Transport
+from ehdnas.profilers.base import Check
+from ehdnas.profilers.board.profiler import BoardProfiler, failed
 
 
 class SshProfiler(BoardProfiler):
@@ -16,3 +18,13 @@ class SshProfiler(BoardProfiler):
     def open(self) -> Transport:
         """Return a connection over SSH, made at its first use."""
         return SshTransport(self.device.host, SshOptions(allow_proxy_command=self.options.proxy_command))
+
+    def reached(self) -> list[Check]:
+        """Return that it answered, and as whom."""
+        return [*super().reached(), Check("host key", True, "the one that known_hosts has")]
+
+    def unreached(self, error: EhdnasError) -> list[Check]:
+        """Return which of the two failed."""
+        if isinstance(error, HostKeyError):
+            return [*super().reached(), failed("host key", error)]
+        return super().unreached(error)

@@ -7,7 +7,13 @@ with open_transport("nvidia@jetson") as there:
 """
 
 from ehdnas.core.remote.adb import AdbTransport
-from ehdnas.core.remote.base import CommandTimeoutError, Completed, ConnectionLostError, Transport
+from ehdnas.core.remote.base import (
+    CommandTimeoutError,
+    Completed,
+    ConnectionLostError,
+    HostKeyError,
+    Transport,
+)
 from ehdnas.core.remote.local import LocalTransport
 from ehdnas.core.remote.process import ProcessTransport
 from ehdnas.core.remote.ssh import SshTransport
@@ -18,6 +24,7 @@ __all__ = [
     "CommandTimeoutError",
     "Completed",
     "ConnectionLostError",
+    "HostKeyError",
     "LocalTransport",
     "ProcessTransport",
     "SshOptions",

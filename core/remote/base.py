@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ehdnas.core.errors import DataError, DeviceError, UsageError
+from ehdnas.core.errors import DataError, DeviceError, DeviceSetupError, UsageError
 
 OUTPUT_CAP_BYTES = 16 * 2**20
 # From the polite signal to the one that cannot be refused, in seconds.
@@ -22,6 +22,10 @@ _MAX_NAME_BYTES = 200
 
 class CommandTimeoutError(DeviceError):
     """A command ran past its limit and was ended; the machine can still be used."""
+
+
+class HostKeyError(DeviceSetupError):
+    """The machine is not known, or not the one that is known."""
 
 
 class ConnectionLostError(DeviceError):

@@ -7,7 +7,8 @@ import fnmatch
 import hmac
 from typing import TYPE_CHECKING
 
-from ehdnas.core.errors import DeviceError, DeviceSetupError
+from ehdnas.core.errors import DeviceError
+from ehdnas.core.remote.base import HostKeyError
 from ehdnas.core.remote.ssh_config import Target
 
 if TYPE_CHECKING:
@@ -40,13 +41,13 @@ def check_host_key(target: Target, key: paramiko.PKey) -> None:
     """Refuse a machine whose key is not the one that known_hosts has for it.
 
     Raises:
-        DeviceSetupError: the host is unknown, its key has changed, or was revoked.
+        HostKeyError: the host is unknown, its key has changed, or was revoked.
     """
     trusted, revoked = known_keys(target)
     name, where = target.host_key_name, target.where
     offered = f"{key.get_name()} {key.fingerprint}"
     if key in revoked:
-        raise DeviceSetupError(
+        raise HostKeyError(
             f"{where} offers the host key {offered}, which known_hosts says is revoked; do not use it"
         )
     if key in trusted:
@@ -54,12 +55,12 @@ def check_host_key(target: Target, key: paramiko.PKey) -> None:
     files = target.known_hosts
     file = str(next((path for path in files if path.exists()), files[0])) if files else "~/.ssh/known_hosts"
     if trusted:
-        raise DeviceSetupError(
+        raise HostKeyError(
             f"the host key of {where} has changed: it offers {offered}, {file} has "
             f"{', '.join(known.fingerprint for known in trusted)}; someone may be listening in. "
             f"If you know why it changed: ssh-keygen -R '{name}' -f '{file}', then add the new key"
         )
-    raise DeviceSetupError(
+    raise HostKeyError(
         f"{where} is not a known host; if its host key really is {offered} "
         f"(ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub on the machine says), "
         f"add this line to {file}: {name} {key.get_name()} {key.get_base64()}"

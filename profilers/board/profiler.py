@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SMOKE = Protocol("smoke", warmup_runs=1, warmup_s=0, runs=1, min_s=0, max_s=5, processes=1)
+_REACH_S = 30.0
 _OUTPUTS_S = 3600.0
 
 
@@ -118,17 +119,28 @@ class BoardProfiler(FileProfiler):
 
     def check(self) -> list[Check]:
         """Return the checks on the way there, the interpreter, the machine, and a smoke test."""
-        found: list[Check] = []
+        try:
+            with self.open() as there:
+                there.run(["true"], _REACH_S)
+        except EhdnasError as error:
+            return self.unreached(error)
+        found = self.reached()
         try:
             with self._timer() as (_, timer):
-                found.append(Check("reachable", True, self.where))
                 found += board_checks(timer.probe(), self.device, self.options)
         except EhdnasError as error:
-            what = "runtime" if found else "reachable"
-            return [*found, failed(what, error)]
+            return [*found, failed("runtime", error)]
         if any(not (check.passed or check.advice) for check in found):
             return found
         return [*found, self._smoke_test()]
+
+    def reached(self) -> list[Check]:
+        """Return what is known once the device has answered."""
+        return [Check("reachable", True, self.where)]
+
+    def unreached(self, error: EhdnasError) -> list[Check]:
+        """Return the checks on the way there, one of which failed by `error`."""
+        return [failed("reachable", error)]
 
     def connect(self) -> None:
         """Connect, and find what times files there; see `FileProfiler.connect`."""

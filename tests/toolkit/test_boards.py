@@ -102,11 +102,14 @@ def test_two_boards_of_a_kind_share_the_work(project, ehdnas, known_board, brief
 
 def test_a_device_without_a_host_and_an_unknown_host_say_what_to_do(project, ehdnas, sshd, known_board, home):
     assert "has no host; set one" in ehdnas("profile", "--device", "pi4").err
-    device = known_board(sshd)
-    (sshd_hosts := sshd.folder / "known_hosts").rename(sshd.folder / "aside")
+    device = known_board(sshd, "board", "onnxruntime")
+    hosts = sshd.folder / "known_hosts"
+    hosts.rename(sshd.folder / "aside")
     try:
-        unknown = ehdnas("profile", "--device", device, "--samples", 10, *SIZE)
+        profiled = ehdnas("profile", "--device", device, "--samples", 10, *SIZE)
+        checked = ehdnas("doctor", "--device", device)
     finally:
-        (sshd.folder / "aside").rename(sshd_hosts)
-    assert unknown.code == 4 and len(unknown.err.strip().splitlines()[-1]) > 0
-    assert "ssh-keyscan" in unknown.err or "known_hosts" in unknown.err
+        (sshd.folder / "aside").rename(hosts)
+    assert profiled.code == 4 and "add this line to" in profiled.err.strip().splitlines()[-1]
+    assert checked.code == 4 and "✓  reachable" in checked.out
+    assert "✗  host key" in checked.out and "add this line to" in checked.out

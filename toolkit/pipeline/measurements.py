@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from ehdnas.core.errors import UsageError
 from ehdnas.core.plugins import plugin_names
 from ehdnas.core.text import nearest
+from ehdnas.profilers.protocol import QUICK, STANDARD
 from ehdnas.profilers.store import exchange
 from ehdnas.profilers.store.store import Group, MeasurementStore
 from ehdnas.workspace import Workspace
@@ -19,7 +21,14 @@ def list_groups(workspace: Workspace) -> list[Group]:
     if not workspace.database.is_file():
         return []
     with MeasurementStore(workspace.database) as store:
-        return store.groups()
+        return [replace(group, protocol=_named(group.protocol)) for group in store.groups()]
+
+
+def _named(conditions: str) -> str:
+    """Say `standard` or `quick` where that is the protocol meant."""
+    for protocol in (STANDARD, QUICK):
+        conditions = conditions.replace(protocol.settings_hash, protocol.name)
+    return conditions
 
 
 def export_measurements(workspace: Workspace, path: Path, device: str | None = None) -> int:

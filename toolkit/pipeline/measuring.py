@@ -74,7 +74,8 @@ def measure(
     known = {architecture for architecture, _ in meter.measured()}
     wanted = list(islice(targets, limit.wanted))
     missing = [one for one in wanted if one not in known]
-    done, errors = len(wanted) - len(missing), [] if held_out_error is None else [float("inf")]
+    done = len(wanted) - len(missing)
+    errors: list[float] = []
 
     def make(subject: str, folder: Path) -> Path:
         return meter.instrument.candidates.export(space.parse(subject), folder)
@@ -97,7 +98,7 @@ def measure(
                     "--all measures the rest"
                 )
                 break
-    if limit.is_over() and missing:
+    if limit.is_over() and done < len(wanted):
         context.reporter.warn(f"profile: time is up after {done} of {len(wanted)} networks")
     _say_doubtful(context, meter)
 
