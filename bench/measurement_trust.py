@@ -5,8 +5,8 @@
 Random DARTS networks (C=16 x 8 cells, 64x64, fp32 TensorFlow Lite, the seed fixed) are measured on this
 machine by the standard protocol (three processes, median of medians) in rounds that start `--minutes` apart,
 each round a process of its own. In each round every network is measured on the idle machine, by LiteRT's
-own `litert-benchmark` (of the ai-edge-litert wheel; as many runs, one thread), and then by us with two
-processes spinning on as many cores as there are.
+own `litert-benchmark` (of the ai-edge-litert wheel; as many runs, one thread), and then by us with a
+process spinning for each core.
 
 Printed: for each network the range of its figures over the rounds as a share of their median; our figure
 over that of litert-benchmark in the same round; and how many measurements were marked, idle and loaded.
@@ -128,27 +128,32 @@ def report(rounds: list[dict], arguments: argparse.Namespace) -> None:
     names = sorted(rounds[0])
     figures = {}
     for state in ("idle", "loaded"):
-        values = {name: [one[name][state]["ms"] for one in rounds] for name in names}
-        flags = [one[name][state]["flags"] for one in rounds for name in names]
-        figures[state] = {
-            "range_over_rounds": [float(np.ptp(v) / np.median(v)) for v in values.values()],
-            "spread_within": [one[name][state]["spread"] for one in rounds for name in names],
-            "marked": sum(bool(one) for one in flags),
-            "measurements": len(flags),
+        every = [one[name][state] for one in rounds for name in names]
+        found = figures[state] = {
+            "range_over_rounds": ranges([[one[name][state]["ms"] for one in rounds] for name in names]),
+            "range_of_minimum": ranges([[one[name][state]["min_ms"] for one in rounds] for name in names]),
+            "spread_within": [row["spread"] for row in every],
+            "marked": sum(bool(row["flags"]) for row in every),
+            "measurements": len(every),
         }
-        print(f"{state}: range over {len(rounds)} rounds {spread(figures[state]['range_over_rounds'])}, "
-              f"worst {max(figures[state]['range_over_rounds']):.3g}; "
-              f"marked {figures[state]['marked']} of {len(flags)}")  # fmt: skip
+        print(f"{state}: range over {len(rounds)} rounds {spread(found['range_over_rounds'])}, worst "
+              f"{max(found['range_over_rounds']):.3g}; of the minimum {spread(found['range_of_minimum'])}; "
+              f"within a measurement {spread(found['spread_within'])}; "
+              f"marked {found['marked']} of {len(every)}")  # fmt: skip
     medians = [[tool_median(one[name]["litert-benchmark"]) for one in rounds] for name in names]
     ours = [[one[name]["idle"]["ms"] for one in rounds] for name in names]
     figures["litert_benchmark"] = {
-        "range_over_rounds": [float(np.ptp(v) / np.median(v)) for v in medians],
+        "range_over_rounds": ranges(medians),
         "ours_over_theirs": [float(a / b) for x, y in zip(ours, medians, strict=True)
                              for a, b in zip(x, y, strict=True)],
     }  # fmt: skip
     print(f"litert-benchmark: range over rounds {spread(figures['litert_benchmark']['range_over_rounds'])}")
     print(f"ours over litert-benchmark: {spread(figures['litert_benchmark']['ours_over_theirs'])}")
     write_result("measurement_trust", {"arguments": vars(arguments), **figures, "rounds": rounds})
+
+
+def ranges(values: list[list[float]]) -> list[float]:
+    return [float(np.ptp(of_rounds) / np.median(of_rounds)) for of_rounds in values]
 
 
 def tool_median(result: dict) -> float:

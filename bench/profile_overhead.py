@@ -49,7 +49,6 @@ def main() -> None:
     jobs = parser.parse_args().jobs
     with tempfile.TemporaryDirectory(prefix="ehdnas-") as folder, running_sshd(Path(folder)) as sshd:
         BenchProfiler.config = sshd.config
-        python = f"options.python={sys.executable}"
         device = Device(
             name="board", kind="ssh", title="loopback", runtime="litert", host="board",
             options={"python": sys.executable},
@@ -71,7 +70,7 @@ def main() -> None:
             rows["upload of 5 MB (ms)"] = [timed_upload(there, Path(folder), n) for n in range(jobs)]
     for name, values in rows.items():
         print(f"{name:<44} {spread(values)}")
-    write_result("profile_overhead", {"jobs": jobs, "python": python, "rows": rows})
+    write_result("profile_overhead", {"jobs": jobs, "rows": rows})
 
 
 def timed_job(profiler: BoardProfiler, model: Path) -> dict[str, float]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MOST = 12
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for a near miss, else "; known: a, b, c"."""
+    """Return "; did you mean 'x'?" for a near miss, else "; known: a, b, c", a dozen of them at most."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; known: {', '.join(names)}"
+    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    return f"; known: {', '.join(names[:_MOST])}{more}"
 
 
 def duration(seconds: float) -> str:

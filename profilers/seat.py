@@ -114,9 +114,8 @@ class Seat:
         self._failures += 1
         hopeless = isinstance(error, DeviceSetupError)
         # Where all boards break at once, such as behind a dead switch, no network is to blame.
-        failed = table.give_back(
-            job, str(error), self._shift.most_boards, blame=self._failures == 1 and not hopeless
-        )
+        blame = self._failures == 1 and not hopeless
+        failed = table.give_back(job, str(error), self._shift.most_boards, blame)
         ended = job.key if failed else None
         if hopeless:
             self.aside = str(error)

@@ -15,7 +15,7 @@ from ehdnas.core.remote.base import CommandTimeoutError, ConnectionLostError, ch
 from ehdnas.core.remote.process import ProcessTransport
 from ehdnas.core.remote.shell import last_line
 
-_SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _ANSWER_S = 30.0
 _COPY_S = 1800.0
 # Checks, then renames: onto a link to a folder `mv` would move into the folder.
@@ -49,7 +49,7 @@ class AdbTransport(ProcessTransport):
     """
 
     def __init__(self, serial: str = "") -> None:
-        if serial and not _SERIAL.fullmatch(serial):
+        if serial and not SERIAL.fullmatch(serial):
             raise UsageError(f"{serial!r} is no serial number of a device; adb devices lists them")
         super().__init__(f"the Android device {serial}" if serial else "the Android device")
         self._serial = serial

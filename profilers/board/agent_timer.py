@@ -91,6 +91,8 @@ class AgentTimer(Timer):
                 mend = f"pip install {package}"
             else:
                 mend = f"ehdnas devices install {name}"
+                if self._options.python:
+                    mend += f" && ehdnas devices set {name} options.python="
             raise DeviceSetupError(f"{error}; {mend}") from error
 
     def _require_bits(self) -> None:

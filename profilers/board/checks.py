@@ -267,7 +267,11 @@ def _adb(device: Device) -> list[str]:
 
 def _install(device: Device, package: str = "") -> str:
     if device.kind != "local":
-        return f"ehdnas devices install {device.name}"
+        # A Python of the device's own choice would go before the one that is installed.
+        unset = (
+            f" && ehdnas devices set {device.name} options.python=" if device.options.get("python") else ""
+        )
+        return f"ehdnas devices install {device.name}{unset}"
     wanted = package or ("onnxruntime" if device.runtime == "onnxruntime" else "ai-edge-litert")
     return shlex.join(["pip", "install", wanted])
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ehdnas.core.device import Device
 from ehdnas.core.errors import UsageError
@@ -19,6 +20,22 @@ Library = Annotated[str, Field(pattern=f"^({_PLAIN}/)?lib[A-Za-z0-9_+-]+\\.so[0-
 Tool = Annotated[
     str, Field(pattern=f"^({_PLAIN}/)?(benchmark_model[A-Za-z0-9_.-]*|trtexec)$|^$", max_length=200)
 ]
+
+
+def _is_under_home(folder: str) -> str:
+    path = PurePosixPath(folder.removeprefix("~/"))
+    if path.is_absolute() or not path.parts or {"..", "~"} & set(path.parts):
+        raise ValueError("not under the home")
+    return folder
+
+
+_WANTED = {
+    "python": "name a Python, such as /usr/bin/python3",
+    "folder": "name a folder under the home, without '..' or blanks",
+    "cpus": "give the numbers of cores, such as 2,3",
+    "delegate": "name a shared library, such as libedgetpu.so.1",
+    "tool": "name benchmark_model or trtexec, by path",
+}
 
 
 class BoardOptions(BaseModel):
@@ -36,7 +53,7 @@ class BoardOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     python: Python = ""
-    folder: Name = ".local/share/ehdnas-board"
+    folder: Annotated[Name, AfterValidator(_is_under_home)] = ".local/share/ehdnas-board"
     cpus: tuple[Annotated[int, Field(ge=0, lt=1024)], ...] = ()
     delegate: Library = ""
     delegate_options: dict[Name, Name] = Field(default_factory=dict)
@@ -63,4 +80,7 @@ def board_options(device: Device) -> BoardOptions:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"device '{device.name}': option '{where}': {first['msg']}") from error
+        wanted = _WANTED.get(where.partition(".")[0], first["msg"])
+        raise UsageError(
+            f"device '{device.name}': option '{where}' is {first['input']!r}: {wanted}"
+        ) from error

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ehdnas.core.device import Device
-from ehdnas.core.errors import DataError, DeviceError, EhdnasError, UsageError
+from ehdnas.core.errors import DataError, DeviceError, DeviceSetupError, EhdnasError, UsageError
 from ehdnas.core.files import sha256, write_bytes
 from ehdnas.core.measurement import Measurement
 from ehdnas.core.remote import Transport
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SMOKE = Protocol("smoke", warmup_runs=1, warmup_s=0, runs=1, min_s=0, max_s=5, processes=1)
+# The name of the one operator that a file compiled for the Edge TPU has in place of those it runs.
+_COMPILED = b"edgetpu-custom-op"
+_ON_CPU = "not compiled for the Edge TPU: it ran on the CPU"
 _REACH_S = 30.0
 _OUTPUTS_S = 3600.0
 
@@ -53,7 +56,8 @@ class BoardProfiler(FileProfiler):
         super().__init__(device)
         self.options = board_options(device)
         self.runtime = runtime_of(device)
-        self._held: tuple[Transport, Timer] | None = None
+        self._there: Transport | None = None
+        self._timer: Timer | None = None
 
     @abstractmethod
     def open(self) -> Transport:
@@ -72,14 +76,31 @@ class BoardProfiler(FileProfiler):
             DeviceError: the device cannot be reached, or has no interpreter for it.
             MeasurementError: the interpreter refused the file, crashed on it or did not end in time.
         """
+        return self._again_if_lost(lambda: self._measure(path, protocol))
+
+    def _measure(self, path: Path, protocol: Protocol) -> Measurement:
         digest = self._digest(path)
-        with self._timer() as (there, timer):
+        with self._timing() as (there, timer):
             model = there.put(path, f"model{path.suffix}")
             timer.prepare(model, digest, path.name)
             taken = collect(self.device, digest, protocol, lambda: timer.time(model, path.name, protocol))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         facts = {"board": self.device.name, "kind": self.device.kind, "measured_at": now}
-        return taken.model_copy(update={"passport": {**taken.passport, **facts}})
+        flags = [*taken.flags, *([_ON_CPU] if self._stays_on_cpu(path) else [])]
+        return taken.model_copy(update={"passport": {**taken.passport, **facts}, "flags": flags})
+
+    def _again_if_lost(self, do: Callable[[], Measurement]) -> Measurement:
+        """Try once more where a connection made earlier turns out to have fallen while nobody used it."""
+        held = self._timer is not None
+        try:
+            return do()
+        except DeviceError as error:  # a connection that is lost does not always say so
+            if not held or isinstance(error, DeviceSetupError):
+                raise
+            return do()
+
+    def _stays_on_cpu(self, path: Path) -> bool:
+        return self.runtime.name == "edgetpu" and _COMPILED not in path.read_bytes()
 
     def outputs(self, path: Path, images: NDArray[np.generic]) -> NDArray[np.generic]:
         """Return what the file gives for images [n, ...] on the device, run one at a time.
@@ -93,7 +114,7 @@ class BoardProfiler(FileProfiler):
         digest = self._digest(path)
         if not len(images):
             raise UsageError(f"{path.name}: no images to run it on; give at least one")
-        with self._timer() as (there, timer), tempfile.TemporaryDirectory(prefix="ehdnas-") as folder:
+        with self._timing() as (there, timer), tempfile.TemporaryDirectory(prefix="ehdnas-") as folder:
             if not isinstance(timer, AgentTimer):
                 raise UsageError(
                     f"device '{self.device.name}' gives times only; its outputs need Python there"
@@ -120,13 +141,13 @@ class BoardProfiler(FileProfiler):
     def check(self) -> list[Check]:
         """Return the checks on the way there, the interpreter, the machine, and a smoke test."""
         try:
-            with self.open() as there:
+            with self._connected() as there:
                 there.run(["true"], _REACH_S)
         except EhdnasError as error:
             return self.unreached(error)
         found = self.reached()
         try:
-            with self._timer() as (_, timer):
+            with self._timing() as (_, timer):
                 found += board_checks(timer.probe(), self.device, self.options)
         except EhdnasError as error:
             return [*found, failed("runtime", error)]
@@ -144,14 +165,14 @@ class BoardProfiler(FileProfiler):
 
     def connect(self) -> None:
         """Connect, and find what times files there; see `FileProfiler.connect`."""
-        with self._timer():
+        with self._timing():
             pass
 
     def close(self) -> None:
         """Hang up; our folder there goes with the connection."""
-        held, self._held = self._held, None
-        if held is not None:
-            held[0].close()
+        there, self._there, self._timer = self._there, None, None
+        if there is not None:
+            there.close()
 
     @property
     def where(self) -> str:
@@ -159,20 +180,23 @@ class BoardProfiler(FileProfiler):
         return self.device.host or "this machine"
 
     @contextmanager
-    def _timer(self) -> Iterator[tuple[Transport, Timer]]:
-        """Give the connection and its timer, made if there is none; one that gave trouble is let go of."""
+    def _connected(self) -> Iterator[Transport]:
+        """Give the connection, made if there is none; one that gave trouble is let go of."""
         try:
-            if self._held is None:
-                there = self.open()
-                try:
-                    self._held = there, self._make_timer(there)
-                except BaseException:
-                    there.close()
-                    raise
-            yield self._held
-        except DeviceError:  # a connection that is lost does not always say so
+            if self._there is None:
+                self._there = self.open()
+            yield self._there
+        except DeviceError:
             self.close()
             raise
+
+    @contextmanager
+    def _timing(self) -> Iterator[tuple[Transport, Timer]]:
+        """Give the connection and what times files there, found at the first use."""
+        with self._connected() as there:
+            if self._timer is None:
+                self._timer = self._make_timer(there)
+            yield there, self._timer
 
     def _make_timer(self, there: Transport) -> Timer:
         tool = self.options.tool

@@ -29,6 +29,9 @@ REQUIRED = (*TEXTS, f"{METRIC}latency_ms", *STATISTICS, *JSONS)
 
 _MAY_BE_EMPTY = ("origin", "model_sha256")
 _MOST_TEXT = 500
+# A nanosecond to a fortnight in milliseconds, which does for the other units too.
+_LEAST, _MOST = 1e-6, 1.2e9
+_MAY_BE_0 = (f"{METRIC}memory_mb",)  # a model that adds nothing to its interpreter
 _MOST_JSON = {"flags": 100_000, "passport": 1_000_000, "samples_ms": 30_000_000}
 _MOST_SAMPLES = 1_000_000
 _METRIC_NAME = re.compile(rf"{METRIC}[A-Za-z0-9_.-]{{1,100}}")
@@ -109,6 +112,8 @@ def _text(cells: Mapping[str, Cell], name: str) -> str:
 def _check_form(found: dict[str, str]) -> None:
     if not re.fullmatch("[0-9a-f]{32}", found["uid"]):
         raise _WrongError("uid", "is not 32 hex digits")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", found["device"]):
+        raise _WrongError("device", f"'{found['device'][:50]}' is no device's name")
     if found["basis"] not in ("measured", "simulated"):
         raise _WrongError("basis", f"'{found['basis'][:50]}' is neither measured nor simulated")
     try:
@@ -135,6 +140,10 @@ def _metrics(cells: Mapping[str, Cell]) -> dict[str, float]:
     latency = numbers[f"{METRIC}latency_ms"]
     if latency is None or latency <= 0:
         raise _WrongError(f"{METRIC}latency_ms", f"{latency} is not above 0")
+    for name, number in numbers.items():
+        least = 0.0 if name in _MAY_BE_0 else _LEAST
+        if number is not None and not least <= number <= _MOST:
+            raise _WrongError(name, f"{number} is not between {least:g} and {_MOST:g}")
     return {name.removeprefix(METRIC): number for name, number in numbers.items() if number is not None}
 
 
@@ -170,7 +179,7 @@ def _are_samples(value: Any) -> bool:
         return False
     if sum(map(len, value)) > _MOST_SAMPLES:
         return False
-    return all(type(run) in (int, float) and run > 0 for runs in value for run in runs)
+    return all(type(run) in (int, float) and _LEAST <= run <= _MOST for runs in value for run in runs)
 
 
 def _are_flags(value: Any) -> bool:

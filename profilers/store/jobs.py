@@ -12,6 +12,7 @@ from typing import Any
 from ehdnas.core.measurement import Measurement
 from ehdnas.profilers.store.store import INSERT, Key, MeasurementStore, as_row
 
+_LEAST_BROKEN = 3
 STATES = ("pending", "leased", "done", "failed")
 _KEY = "device, space, shape, subject, precision, protocol"
 _ADD = f"INSERT OR IGNORE INTO jobs (batch, {_KEY}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
@@ -96,13 +97,15 @@ class JobTable:
         return ours
 
     def give_back(self, job: Job, error: str, most_boards: int = 3, blame: bool = True) -> bool:
-        """Let others have a job whose board broke; the job fails if it broke `most_boards` different ones.
+        """Let others have a job whose board broke; the job fails if it broke `most_boards` again and again.
 
         Without `blame` the board was broken before, and says nothing about the job. Return whether it failed.
         """
-        broken = list(dict.fromkeys([*job.boards_broken, job.board] if blame else job.boards_broken))
-        failed = len(broken) >= most_boards
-        told = f"broke {len(broken)} boards ({', '.join(broken)}): {error}" if failed else error
+        broken = [*job.boards_broken, job.board] if blame else [*job.boards_broken]
+        boards = list(dict.fromkeys(broken))
+        # More than once each, but for the last: a board may have fallen for reasons of its own.
+        failed = len(boards) >= most_boards and len(broken) >= max(_LEAST_BROKEN, 2 * most_boards - 1)
+        told = f"broke {', '.join(boards)} {len(broken)} times: {error}" if failed else error
         return self._end(job, failed, job.tries, broken, told)
 
     def fail(self, job: Job, error: str, max_tries: int = 2) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ehdnas.core.device import Device
 from ehdnas.core.errors import DataError, DeviceError, UsageError
 from ehdnas.core.remote import LocalTransport
 from ehdnas.profilers.board.install import (
@@ -21,7 +22,7 @@ from ehdnas.profilers.board.install import (
     installed_python,
     remove,
 )
-from ehdnas.profilers.board.options import BoardOptions
+from ehdnas.profilers.board.options import BoardOptions, board_options
 
 pytest_plugins = ("sshd_fixtures",)
 
@@ -178,8 +179,8 @@ def test_folders_that_are_not_ours_are_left_alone(there, home, tiny, tmp_path):
 
 @pytest.mark.parametrize("folder", ["", ".", "/etc", "../x", "a/../../x", "~", "~/.."])
 def test_folders_outside_the_home_are_refused(there, folder):
-    with pytest.raises(UsageError, match="under the home"):
-        installed_folder(there, BoardOptions(folder=folder))
+    with pytest.raises(UsageError, match=r"under the home"):
+        board_options(Device(name="b", kind="ssh", title="B", options={"folder": folder}))
     assert installed_folder(there, BoardOptions(folder="~/mine")).endswith("/home/mine")
 
 

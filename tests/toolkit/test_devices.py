@@ -27,9 +27,10 @@ def on_terminal(*arguments, columns=COLUMNS):
     """What a command writes to a terminal of so many columns, without its styles."""
     child, terminal = pty.fork()
     if child == 0:
-        os.environ.pop("COLUMNS", None)
         fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        os.execv(sys.executable, [sys.executable, "-m", "ehdnas", *arguments])
+        # Not os.environ's own: readline sets COLUMNS behind its back.
+        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        os.execve(sys.executable, [sys.executable, "-m", "ehdnas", *arguments], environment)
     written = b""
     while True:
         try:
@@ -191,3 +192,48 @@ def test_a_runtime_is_installed_and_removed(fake, ehdnas, tmp_path, monkeypatch)
     assert "already" in again["done"] and again["versions"]["python"]
     assert "removed" in ehdnas("devices", "install", "pi4", "--remove").out
     assert "nothing to remove" in ehdnas("devices", "install", "pi4", "--remove").err
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("threads=2", "threads 2"),
+        ("precision=int8", "precision int8"),
+        ("options.cpus=0,1", "options"),
+        ("runtime=onnxruntime", "runtime onnxruntime"),
+    ],
+)
+def test_boards_whose_figures_would_not_be_of_one_kind_are_refused(project, ehdnas, setting, said):
+    for name, settings in (("pi4-1", ()), ("pi4-2", (setting,))):
+        added = ehdnas("devices", "add", name, "--board-of", "pi4", "host=pi@10.0.0.7", *settings)
+        assert added.code == 0, added.err
+    refused = ehdnas("profile", "--device", "pi4-1,pi4-2")
+    assert refused.code == 2 and f"board 'pi4-2' has {said}" in refused.err
+
+
+def test_a_device_that_has_boards_cannot_become_one(project, ehdnas):
+    assert ehdnas("devices", "add", "pi4-1", "--board-of", "pi4", "host=pi@10.0.0.7").code == 0
+    refused = ehdnas("devices", "set", "pi4", "board_of=linux")
+    assert refused.code == 2 and "has boards (pi4-1)" in refused.err
+
+
+def test_one_board_without_a_host_does_not_silence_the_others(project, ehdnas):
+    assert ehdnas("devices", "add", "pi4-1", "--board-of", "pi4").code == 0
+    checked = ehdnas("doctor", "--device", "pi4-1", "--json")
+    (check,) = json.loads(checked.out)["checks"]
+    assert checked.code == 4 and not check["passed"] and "has no host" in check["detail"]
+
+
+def test_a_list_of_devices_is_refused_where_one_is_meant(project, ehdnas):
+    (project / "m.tflite").write_bytes(b"x")
+    for name in ("pi4-1", "pi4-2"):
+        assert ehdnas("devices", "add", name, "--board-of", "pi4", "host=pi@10.0.0.7").code == 0
+    refused = ehdnas("measure", "m.tflite", "--device", "pi4-1,pi4-2")
+    assert refused.code == 2 and "on one device" in refused.err
+
+
+def test_an_edge_tpu_without_a_compiler_is_said_at_once(project, ehdnas, monkeypatch):
+    monkeypatch.setenv("PATH", str(project))
+    assert ehdnas("devices", "set", "coral", "host=me@box").code == 0
+    refused = ehdnas("profile", "--device", "coral", "--samples", "10")
+    assert refused.code == 6 and "edgetpu_compiler" in refused.err and "data:" not in refused.err

@@ -74,6 +74,13 @@ def test_all_are_measured_when_nobody_asks_and_what_is_known_counts(monkeypatch)
     assert bench.taken == list(range(40)) and bench.said == []
 
 
+def test_nothing_is_asked_of_fewer_networks_than_a_predictor_takes(monkeypatch):
+    bench = Bench(monkeypatch)
+    bench.measured = list  # every one of them failed
+    measuring.measure(bench, bench, count(), Limit(60), lambda: pytest.fail("asked"))
+    assert len(bench.taken) == 60
+
+
 def test_measuring_stops_when_the_time_is_up(monkeypatch):
     bench = Bench(monkeypatch)
     measuring.measure(bench, bench, count(), Limit(40, minutes=0), lambda: 0.1)

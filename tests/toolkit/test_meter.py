@@ -65,6 +65,11 @@ def test_another_protocol_or_accelerator_is_another_measurement():
         for protocol in (STANDARD, QUICK)
     }
     assert len(texts) == 6
+    int8 = local.model_copy(update={"precision": "int8"})
+    pinned = local.model_copy(update={"options": {"cpus": [0]}})
+    reached = local.model_copy(update={"options": {"python": "python3", "hottest_c": 60}})
+    told = [conditions(one, STANDARD) for one in (local, int8, pinned, reached)]
+    assert len(set(told)) == 3 and told[0] == told[3]
     generic = find_device("ehdnas-generic")
     faster = generic.model_copy(update={"options": {**generic.options, "clock_mhz": 300}})
     assert conditions(generic, STANDARD) != conditions(faster, STANDARD)

@@ -145,10 +145,9 @@ def doctor(device: o.DeviceName = None, json: o.Json = False) -> int:
     """Check that a device can be used, each failure with what mends it; exits 4 if one fails."""
     from ehdnas.core.errors import DeviceError
     from ehdnas.pipeline.boards import find_boards
-    from ehdnas.profilers.base import find_profiler
 
     device_of, boards = find_boards(device or "local")
-    found = {board.name: find_profiler(board).check() for board in boards}
+    found = {board.name: _checks(board) for board in boards}
     if json:
         checks = [{"board": name, **asdict(check)} for name, checks in found.items() for check in checks]
         emit_json("doctor", {"device": device_of.name, "checks": checks})
@@ -160,6 +159,17 @@ def doctor(device: o.DeviceName = None, json: o.Json = False) -> int:
                 _show_check(number, check)
     every = [check for of_board in found.values() for check in of_board]
     return 0 if all(check.passed or check.advice for check in every) else DeviceError.exit_code
+
+
+def _checks(board: Device) -> list[Check]:
+    from ehdnas.core.errors import DeviceError
+    from ehdnas.profilers.base import find_profiler
+    from ehdnas.profilers.board.profiler import failed
+
+    try:
+        return find_profiler(board).check()
+    except DeviceError as error:
+        return [failed("description", error)]
 
 
 def _show_check(number: int, check: Check) -> None:

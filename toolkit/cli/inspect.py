@@ -24,7 +24,7 @@ def measure(
     file: Annotated[Path, typer.Argument(help="A .tflite or .onnx file.")],
     device: o.DeviceName = None, protocol: o.Protocol = None,
     sustained: Annotated[
-        float | None, typer.Option(min=0.1, max=600, help="Run on for so many minutes, and say how it holds.")
+        float | None, typer.Option(min=0.5, max=600, help="Run on for so many minutes, and say how it holds.")
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure it even if it has been before.")] = False,
     json: o.Json = False,
@@ -36,7 +36,8 @@ def measure(
     context = o.make_context({"device": device or usual, "protocol": protocol})
     measurement = measure_file(context, file, sustained, again)
     if json:
-        emit_json("measure", {"file": str(file), **measurement.model_dump()})
+        # Hundreds of thousands of samples are for `ehdnas measurements export`.
+        emit_json("measure", {"file": str(file), **measurement.model_dump(exclude={"samples_ms"})})
         return
     emit_pairs(_measured_lines(measurement))
 
@@ -44,12 +45,12 @@ def measure(
 def _measured_lines(measurement: Measurement) -> dict[str, str]:
     """What was measured, first run and steady state apart, and how."""
     statistics, passport = measurement.statistics, measurement.passport
-    assert statistics is not None
-    protocol = passport.get("protocol", {}).get("name", "not recorded")
+    recorded = passport.get("protocol")
+    protocol = recorded.get("name", "?") if isinstance(recorded, dict) else "not recorded"
     return {
         "device": f"{passport.get('board', measurement.device)} ({measurement.basis})",
-        "latency": f"{statistics.median_ms:.4g} ms median, {statistics.p90_ms:.4g} ms p90, batch of 1",
-        "spread": _spread(statistics),
+        "latency": _latency(measurement),
+        "spread": "not recorded" if statistics is None else _spread(statistics),
         **{name: text.format(measurement.metrics[key])
            for name, (key, text) in _METRICS.items() if key in measurement.metrics},
         "runtime": f"{passport.get('interpreter', 'not recorded')}, {passport.get('threads', '?')} threads",
@@ -66,6 +67,12 @@ _METRICS = {
     "peak memory": ("peak_memory_mb", "{:.4g} MB"),
     "energy": ("energy_mj", "{:.4g} mJ an image"),
 }
+
+
+def _latency(measurement: Measurement) -> str:
+    statistics, latency_ms = measurement.statistics, measurement.metric("latency_ms")
+    p90 = "" if statistics is None else f", {statistics.p90_ms:.4g} ms p90"
+    return f"{latency_ms:.4g} ms median{p90}, batch of 1"
 
 
 def _spread(statistics: Statistics) -> str:
@@ -178,11 +185,12 @@ def _simulation_lines(found: Simulated, folder: Path) -> dict[str, str]:
 def predict(
     genotype: Genotype,
     device: o.DeviceName = None, data: o.Data = None, channels: o.Channels = None, cells: o.Cells = None,
-    image_size: o.ImageSize = None, confidence: o.Confidence = None, json: o.Json = False,
+    image_size: o.ImageSize = None, confidence: o.Confidence = None, protocol: o.Protocol = None,
+    json: o.Json = False,
 ) -> None:  # fmt: skip
     """Predict a network's latency on a profiled device, with its interval."""
     flags = {"device": device, "data": data, "channels": channels, "cells": cells, "image_size": image_size}
-    context = o.make_context({**flags, "confidence": confidence})
+    context = o.make_context({**flags, "confidence": confidence, "protocol": protocol})
     from ehdnas.pipeline.predict import predict_genotype
 
     result = predict_genotype(context, genotype)

@@ -99,7 +99,8 @@ def _profile_ops(context: Context, minutes: float | None, json: bool) -> None:
     emit_pairs({
         "device": f"{context.device.name} (measured)",
         "network": str(context.shape),
-        "sum against whole networks": "too few measured; run `ehdnas profile`" if quality is None else
+        "sum against whole networks":
+        "not known: that takes every operation, and three whole networks" if quality is None else
         f"{quality.mape:.1%} off on average, Spearman {quality.spearman:.3f}, {quality.samples} networks",
     })  # fmt: skip
 
@@ -166,7 +167,8 @@ def verify(
 
     result = stage.verify(context, found)
     if json:
-        emit_json("verify", {"run": found.name, **result})
+        measured = {key: value for key, value in result["measurement"].items() if key != "samples_ms"}
+        emit_json("verify", {"run": found.name, **result, "measurement": measured})
     else:
         text = f"{result['verdict']}: {result['budget']['metric']} {result['value']:.4g} {result['basis']}"
         emit_pairs({

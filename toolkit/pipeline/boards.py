@@ -5,8 +5,8 @@ from __future__ import annotations
 from ehdnas.core.device import Device
 from ehdnas.core.errors import UsageError
 from ehdnas.pipeline.devices import every_device, find_device
-
-_SAME = ("runtime", "precision", "threads")
+from ehdnas.pipeline.meter import conditions
+from ehdnas.profilers.protocol import STANDARD
 
 
 def find_boards(text: str) -> tuple[Device, list[Device]]:
@@ -40,16 +40,20 @@ def _names(text: str) -> list[str]:
 
 
 def _boards_of(device: Device) -> list[Device]:
-    if device.kind != "ssh" or device.host:
-        return [device]
-    return [one for one in every_device() if one.board_of == device.name] or [device]
+    boards = [] if device.host else [one for one in every_device() if one.board_of == device.name]
+    return boards or [device]
 
 
 def _require_same(board: Device, device: Device) -> None:
-    for key in _SAME:
+    for key in ("kind", "runtime", "precision", "threads"):
         if getattr(board, key) != getattr(device, key):
-            raise UsageError(
-                f"board '{board.name}' has {key} {getattr(board, key)} and '{device.name}' "
-                f"{getattr(device, key)}: their figures would not be of one kind; set them alike with "
-                "`ehdnas devices set`, or add the board as a device of its own"
-            )
+            raise _unlike(board, device, f"{key} {getattr(board, key)}", str(getattr(device, key)))
+    if conditions(board, STANDARD) != conditions(device, STANDARD):
+        raise _unlike(board, device, f"options {board.options}", str(device.options))
+
+
+def _unlike(board: Device, device: Device, has: str, other: str) -> UsageError:
+    return UsageError(
+        f"board '{board.name}' has {has} and '{device.name}' {other}: their figures would not be of one "
+        "kind; set them alike with `ehdnas devices set`, or add the board as a device of its own"
+    )

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ehdnas.core.device import Device
-from ehdnas.core.errors import UsageError
+from ehdnas.core.errors import NotCompiledError, UsageError
 from ehdnas.core.export_options import ExportOptions
 from ehdnas.exporters.base import Exporter, find_exporter
+from ehdnas.exporters.edgetpu.compiler import CompilerOptions, find_compiler
 from ehdnas.search.spaces.base import Architecture, NetworkShape, Part, Space
 
 Images = NDArray[np.float32]
@@ -49,6 +50,22 @@ def target_of(device: Device) -> str:
             f"known: {known}"
         )
     return found
+
+
+def require_possible(device: Device, options: ExportOptions) -> None:
+    """Refuse, before data are loaded and hours are spent, a device whose files cannot be made.
+
+    Raises:
+        UsageError: nothing is exported for its runtime at its precision.
+        NotCompiledError: it takes compiled files alone, and no compiler is there.
+    """
+    if device.simulated or target_of(device) != "edgetpu":
+        return
+    if find_compiler(CompilerOptions.of(options)) is None:
+        raise NotCompiledError(
+            f"device '{device.name}' is measured with compiled files, and no edgetpu_compiler is on PATH; "
+            "install it, or set compiler to docker:IMAGE or ssh:USER@HOST in ehdnas.toml"
+        )
 
 
 class Candidates:

@@ -80,11 +80,6 @@ class Context:
         """Where things are measured: the device itself, or the boards of it."""
         return [self.device] if self.device.simulated else self._found[1]
 
-    @property
-    def device_setting(self) -> str:
-        """What names the device and the boards in use, as a setting."""
-        return self.settings.device or self.device.name
-
     @cached_property
     def _found(self) -> tuple[Device, list[Device]]:
         return find_boards(self.settings.device or self._only_profiled() or DEFAULT_DEVICE)
@@ -140,7 +135,9 @@ class Context:
         }
 
     def _only_profiled(self) -> str | None:
-        found = sorted({path.name.split("--")[0] for path in self.workspace.predictors.glob("*.safetensors")})
+        # After the device's own name, which may have dashes: space, shape, metric and conditions.
+        files = self.workspace.predictors.glob("*.safetensors")
+        found = sorted({path.name.rsplit("--", 4)[0] for path in files})
         if len(found) > 1:
             raise UsageError(
                 f"several devices are profiled here: {', '.join(found)}; choose one with --device"
@@ -154,7 +151,7 @@ def codesigned(device: Device) -> Device:
     Raises:
         UsageError: the device is real, or its accelerator is a fixed one.
     """
-    profiler = find_profiler(device)
+    profiler = find_profiler(device) if device.simulated else None
     if not isinstance(profiler, TableProfiler):
         raise UsageError(f"device '{device.name}' is real: only a simulated accelerator can be designed anew")
     return profiler.codesigned()

@@ -16,11 +16,11 @@ from ehdnas.core.device import Device, parse_device
 from ehdnas.core.errors import DeviceError, UsageError
 from ehdnas.core.files import write_text
 from ehdnas.core.plugins import plugin_names
+from ehdnas.core.remote.adb import SERIAL
 from ehdnas.core.text import nearest
 from ehdnas.profilers.devices import builtin_devices
 
 _HOSTLESS = ("local", "e2e_perf")
-_SERIAL = re.compile(r"[A-Za-z0-9_.\[\]][A-Za-z0-9_.:%\[\]-]*")
 
 
 def user_devices() -> Path:
@@ -98,6 +98,9 @@ def set_device(name: str, assignments: list[str]) -> Device:
     base = device_files()[name][0]
     described = {"name": name} if base == path else {"name": name, **_table(base)}
     device = _parse(name, _laid_over(described, table), f"device '{name}'")
+    boards = [one.name for one in every_device() if one.board_of == name]
+    if device.board_of and boards:
+        raise UsageError(f"device '{name}' has boards ({', '.join(boards)}), and cannot be one itself")
     _require_usable(device)
     write_text(path, tomli_w.dumps(table))
     return device
@@ -193,7 +196,7 @@ def _require_usable(device: Device) -> None:
         from ehdnas.core.remote.ssh_config import parse_address
 
         parse_address(device.host)
-    elif device.host and not _SERIAL.fullmatch(device.host):
+    elif device.host and not SERIAL.fullmatch(device.host):
         raise UsageError(f"device '{device.name}': host {device.host!r} is no serial number of `adb devices`")
     if is_reachable(device):
         from ehdnas.profilers.base import find_profiler
@@ -253,7 +256,10 @@ def _assigned(table: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             inner = place.get(part)
             place[part] = {**inner} if isinstance(inner, dict) else {}
             place = place[part]
-        place[parts[-1]] = _option(parts[1:], value) if parts[1:] else _value(key, value)
+        if parts[1:] and not value:
+            place.pop(parts[-1], None)  # `options.KEY=` goes back to what it was without it
+        else:
+            place[parts[-1]] = _option(parts[1:], value) if parts[1:] else _value(key, value)
     return table
 
 

@@ -10,7 +10,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 
 from ehdnas.core.device import Device
-from ehdnas.core.errors import MeasurementError, UsageError
+from ehdnas.core.errors import DeviceError, DeviceSetupError, MeasurementError, UsageError
 from ehdnas.core.measurement import Measurement
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.meter import Meter
@@ -34,17 +34,31 @@ class BoardWorker(Worker):
             raise UsageError(f"device '{board.name}' is simulated and takes no files")
         self.name = board.name
         self._profiler, self._protocol, self._make = profiler, protocol, make
-        self._scratch = scratch
+        self._scratch, self._closed = scratch, False
 
     def measure(self, key: Key) -> Measurement:
         """Return the measurement of what `key` names; see `Worker.measure`."""
-        self._profiler.connect()  # before the seconds that an export takes
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
-            return self._profiler.measure(self._make(key.subject, Path(folder)), self._protocol)
+            with self._own_faults():
+                self._profiler.connect()  # before the seconds that an export takes
+            path = self._make(key.subject, Path(folder))
+            with self._own_faults():
+                return self._profiler.measure(path, self._protocol)
 
     def close(self) -> None:
         """Hang up."""
+        self._closed = True
         self._profiler.close()
+
+    @contextmanager
+    def _own_faults(self) -> Iterator[None]:
+        """What this board's description gets wrong is its own affair, not that of the others."""
+        if self._closed:
+            raise DeviceError(f"board {self.name} is closed")
+        try:
+            yield
+        except UsageError as error:
+            raise DeviceSetupError(str(error)) from error
 
 
 def measure_on_boards(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ehdnas.core.device import Device
 from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.files import sha256
 from ehdnas.core.measurement import Measurement
@@ -29,7 +30,7 @@ def measure_file(
         DeviceError: the device cannot be reached, or lacks a runtime.
         MeasurementError: the runtime refused the model, or was brought down by it.
     """
-    board, name = context.boards[0], path.name
+    board, name = _one_board(context), path.name
     profiler = find_profiler(board)
     if not isinstance(profiler, FileProfiler):
         raise UsageError(f"device '{board.name}' is simulated and takes no files; use `ehdnas simulate`")
@@ -49,11 +50,20 @@ def measure_file(
     with MeasurementStore(context.workspace.database) as store:
         found = None if again else store.find(key)
         if found is not None:
-            when = found.passport.get("measured_at", "before")
-            context.reporter.say(f"measure: {name} was measured on {board.name} {when}; --again repeats it")
+            when, where = (found.passport.get(key, "") for key in ("measured_at", "board"))
+            context.reporter.say(
+                f"measure: {name} was measured on {where or board.family} before ({when}); --again repeats it"
+            )
             return found
         context.reporter.say(f"measure: {name} on {board.name}, {protocol.name} protocol")
         with profiler:
             measurement = profiler.measure(path, protocol)
         store.add(key, measurement)
-        return measurement
+        return measurement.model_copy(update={"device": board.family})
+
+
+def _one_board(context: Context) -> Device:
+    first, *others = context.boards
+    if others and "," in (context.settings.device or ""):
+        raise UsageError(f"measure times a file on one device; name one of {context.settings.device}")
+    return first

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from ehdnas.core.errors import UsageError
+from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.plugins import plugin_names
 from ehdnas.core.text import nearest
 from ehdnas.profilers.protocol import QUICK, STANDARD
@@ -53,6 +53,8 @@ def import_measurements(workspace: Workspace, path: Path, origin: str = "") -> t
         DataError: something in the file cannot be right; nothing of it was added.
         UsageError: the suffix is none of an exported file.
     """
+    if not path.is_file():
+        raise DataError(f"no such file: {path}")
     with MeasurementStore(workspace.database) as store:
         return exchange.import_(store, path, origin, _checker())
 

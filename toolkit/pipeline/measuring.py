@@ -90,11 +90,14 @@ def measure(
         now, missing = missing[: at - done], missing[at - done :]
         keys = [meter.key(one) for one in now]
         measure_on_boards(context, meter, keys, make, limit.is_over, count)
-        if missing and held_out_error is not None and done >= MIN_SAMPLES and not limit.is_over():
+        if not missing or held_out_error is None or limit.is_over():
+            continue
+        number = len(meter.measured())
+        if number >= MIN_SAMPLES:
             errors.append(held_out_error())
             if helps_no_more(errors):
                 context.reporter.say(
-                    f"profile: {done} networks are enough: the held-out error stays at {errors[-1]:.1%}; "
+                    f"profile: {number} networks are enough: the held-out error stays at {errors[-1]:.1%}; "
                     "--all measures the rest"
                 )
                 break

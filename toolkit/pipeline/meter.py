@@ -152,6 +152,8 @@ def conditions(device: Device, protocol: Protocol) -> str:
     if device.simulated:
         return f"simulated-{_hash(device.options)}"
     text = f"{protocol.settings_hash}-{device.runtime}-t{device.threads}"
+    if device.precision != "fp32":
+        text += f"-{device.precision}"
     timed_with = {name: device.options[name] for name in _TIMED_WITH if device.options.get(name)}
     return f"{text}-{_hash(timed_with)}" if timed_with else text
 

@@ -45,12 +45,12 @@ def compare_on_device(context: Context, profiler: BoardProfiler, path: Path) -> 
     raw = profiler.outputs(path, _as_fed(images, manifest.inputs[0]))
     there = _real(raw, manifest.outputs[0])
     found = _compared(manifest, there, here)
-    found["accuracy"] = float((there.argmax(1) == test.labels[: len(there)]).mean())
     if found["failures"]:
         raise ParityError(
             f"{path.name} gives other outputs on {profiler.device.name} than here: {found['failures'][0]}; "
             "look at the runtime's version there (`ehdnas doctor`)"
         )
+    found["accuracy"] = float((there.argmax(1) == test.labels[: len(there)]).mean())
     return found
 
 
@@ -73,6 +73,8 @@ def _compared(manifest: Manifest, there: Images, here: Images) -> dict[str, Any]
     if there.shape != here.shape:
         failures = [f"their shape is {list(there.shape)}, here {list(here.shape)}"]
         return {"images": len(here), "failures": failures}
+    if not np.isfinite(there).all():
+        return {"images": len(here), "failures": ["not all of them are numbers"]}
     apart = difference(there, here)
     failures = [] if manifest.inputs[0].scale or manifest.precision != "fp32" else breaches(apart, FLOAT32)
     changed = int((there.argmax(1) != here.argmax(1)).sum())

@@ -47,8 +47,8 @@ def predict_genotype(context: Context, genotype: str) -> dict[str, Any]:
     path = predictor_path(context, "latency_ms")
     if not path.is_file():
         raise UsageError(
-            f"device '{context.device.name}' is not profiled for {context.shape}; "
-            f"run `ehdnas profile --device {context.device.name}` first"
+            f"device '{context.device.name}' is not profiled for {context.shape} by the "
+            f"{context.settings.protocol} protocol; run `ehdnas profile --device {context.device.name}` first"
         )
     predictor = EmbeddingPredictor(identity_of(context, "latency_ms"))
     predictor.restore(path)

@@ -19,13 +19,13 @@ from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.images.dataset import normalise
 from ehdnas.core.measurement import Measurement
 from ehdnas.core.text import duration
-from ehdnas.pipeline.candidates import Candidates, Images
+from ehdnas.pipeline.candidates import Candidates, Images, require_possible
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.measuring import Limit, label, measure
 from ehdnas.pipeline.meter import PROTOCOLS, Instrument, Meter, conditions
 from ehdnas.profilers.store.store import MeasurementStore
 from ehdnas.search.loop import step_seed
-from ehdnas.search.predictor.base import Identity, Predictor, Quality
+from ehdnas.search.predictor.base import MIN_SAMPLES, Identity, Predictor, Quality
 from ehdnas.search.predictor.embedding import EmbeddingPredictor
 from ehdnas.search.spaces.base import Architecture, Space
 from ehdnas.settings import export_options
@@ -88,6 +88,7 @@ def profile(
         DeviceError: the device cannot be used.
         UsageError: the time was too short for the fewest samples a predictor needs.
     """
+    require_possible(context.device, export_options(context.settings))
     meter = open_meter(context)
     context.say_data()
     context.reporter.say(_plan(context, meter, minutes))
@@ -133,6 +134,7 @@ def _leaning(space: Space, seed: int) -> Architecture:
 
 def ensure_predictor(context: Context, metric: str) -> Profile:
     """Return the profile the workspace has for this device, space, shape and metric, or make it."""
+    require_possible(context.device, export_options(context.settings))
     meter = open_meter(context)
     path = predictor_path(context, metric)
     if path.is_file():
@@ -167,11 +169,17 @@ def fitted(
     Raises:
         UsageError: the device does not give this metric, or there are too few networks.
     """
-    values = [measurement.metrics.get(metric) for _, measurement in rows]
-    if any(value is None for value in values):
+    name = context.device.name
+    told = [(one, measurement.metrics[metric]) for one, measurement in rows if metric in measurement.metrics]
+    if rows and not told:
         known = ", ".join(sorted(rows[0][1].metrics))
-        raise UsageError(f"device '{context.device.name}' gives no {metric}; budgets there are on {known}")
-    gates = context.space.encode_all([architecture for architecture, _ in rows])
+        raise UsageError(f"device '{name}' gives no {metric}; budgets there are on {known}")
+    if len(told) < MIN_SAMPLES:
+        raise UsageError(
+            f"{len(told)} networks measured on {name}: a predictor needs at least {MIN_SAMPLES}; profile more"
+        )
+    gates = context.space.encode_all([architecture for architecture, _ in told])
+    values = [value for _, value in told]
     # One thread: at this size more only get in each other's way, and the sums stay in one order.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -70,7 +70,7 @@ def _write_accelerator(context: Context, run: Run, meter: Meter) -> None:
 
 def run_settings(context: Context) -> dict[str, Any]:
     """Return the settings a run is made with, in the form it keeps them."""
-    settings = {**kept_by_runs(context.settings), "device": context.device_setting}
+    settings = {**kept_by_runs(context.settings), "device": context.device.name}
     return {"settings": settings, "device": context.device.model_dump()}
 
 

@@ -63,7 +63,8 @@ def _measure(context: Context, run: Run, meter: Meter) -> Measurement:
     if context.device.simulated:
         return meter.measure(context.space.parse(run.genotype))
     path = _file_for(context, run)
-    context.reporter.say(f"verify: measuring {path.name} on {context.device.name}")
+    board = meter.instrument.boards[0].name
+    context.reporter.say(f"verify: measuring {path.name} on {board}")
     return meter.instrument.measure_file(path)
 
 
