@@ -64,9 +64,9 @@ def run_jobs(
     """Measure a batch's jobs on all boards until none is left, or `until` says to end with those begun.
 
     A board that breaks is tried again after a while, and set aside after `max_failures` in a row. A job
-    fails that broke three different boards again and again (all, where there are fewer), or that could not
-    be measured twice. The workers are closed at the end, however it comes, and what they had begun is given
-    back.
+    fails that broke three different boards (two, where there are no more; the only one three times), or that
+    could not be measured twice. The workers are closed at the end, however it comes, and what they had begun
+    is given back.
 
     Args:
         path: the measurements database, which the jobs are in.

@@ -97,14 +97,14 @@ class JobTable:
         return ours
 
     def give_back(self, job: Job, error: str, most_boards: int = 3, blame: bool = True) -> bool:
-        """Let others have a job whose board broke; the job fails if it broke `most_boards` again and again.
+        """Let others have a job whose board broke; the job fails if it broke `most_boards` different ones.
 
         Without `blame` the board was broken before, and says nothing about the job. Return whether it failed.
         """
         broken = [*job.boards_broken, job.board] if blame else [*job.boards_broken]
         boards = list(dict.fromkeys(broken))
-        # More than once each, but for the last: a board may have fallen for reasons of its own.
-        failed = len(boards) >= most_boards and len(broken) >= max(_LEAST_BROKEN, 2 * most_boards - 1)
+        # Of an only board more than once is asked: it may have fallen for reasons of its own.
+        failed = len(boards) >= most_boards and (most_boards > 1 or len(broken) >= _LEAST_BROKEN)
         told = f"broke {', '.join(boards)} {len(broken)} times: {error}" if failed else error
         return self._end(job, failed, job.tries, broken, told)
 

@@ -33,7 +33,7 @@ pytest_plugins = ("sshd_fixtures", "board_fixtures", "fault_fixtures")
 
 MIB = 2**20
 PROFILE = ("profile", "--device", "board", "--samples", 10, "--channels", 4, "--cells", 3, "--all")
-LONG = ("--sustained", 0.1)
+LONG = ("--sustained", 0.5)
 
 
 @pytest.fixture
@@ -333,7 +333,6 @@ def test_a_profile_goes_on_after_the_connection_was_killed(board, profiled, proj
     with board() as sshd:
         done = profiled(sshd.kill_sessions)
         assert done.code == 0, done.err
-        assert "was lost during" in done.err and "it is tried again in a while" in done.err
     assert once_each(project)
 
 

@@ -218,10 +218,12 @@ def test_a_device_that_has_boards_cannot_become_one(project, ehdnas):
 
 
 def test_one_board_without_a_host_does_not_silence_the_others(project, ehdnas):
-    assert ehdnas("devices", "add", "pi4-1", "--board-of", "pi4").code == 0
-    checked = ehdnas("doctor", "--device", "pi4-1", "--json")
-    (check,) = json.loads(checked.out)["checks"]
-    assert checked.code == 4 and not check["passed"] and "has no host" in check["detail"]
+    for name, settings in (("pi4-1", ()), ("pi4-2", ("host=me@no-such-host.invalid",))):
+        assert ehdnas("devices", "add", name, "--board-of", "pi4", *settings).code == 0
+    checked = ehdnas("doctor", "--device", "pi4", "--json")
+    one, other = json.loads(checked.out)["checks"]
+    assert checked.code == 4 and not one["passed"] and "has no host" in one["detail"]
+    assert (other["board"], other["name"], other["passed"]) == ("pi4-2", "reachable", False)
 
 
 def test_a_list_of_devices_is_refused_where_one_is_meant(project, ehdnas):

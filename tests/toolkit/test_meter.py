@@ -4,8 +4,9 @@ import pytest
 
 from ehdnas.core.graph import layer_table
 from ehdnas.core.measurement import Measurement
+from ehdnas.pipeline.conditions import conditions
 from ehdnas.pipeline.devices import find_device
-from ehdnas.pipeline.meter import Instrument, Meter, conditions
+from ehdnas.pipeline.meter import Instrument, Meter
 from ehdnas.profilers.protocol import QUICK, STANDARD
 from ehdnas.profilers.store.store import MeasurementStore
 from ehdnas.search.spaces.base import NetworkShape, find_space

@@ -147,7 +147,7 @@ def doctor(device: o.DeviceName = None, json: o.Json = False) -> int:
     from ehdnas.pipeline.boards import find_boards
 
     device_of, boards = find_boards(device or "local")
-    found = {board.name: _checks(board) for board in boards}
+    found = {board.name: _checks(board, alone=len(boards) == 1) for board in boards}
     if json:
         checks = [{"board": name, **asdict(check)} for name, checks in found.items() for check in checks]
         emit_json("doctor", {"device": device_of.name, "checks": checks})
@@ -161,7 +161,8 @@ def doctor(device: o.DeviceName = None, json: o.Json = False) -> int:
     return 0 if all(check.passed or check.advice for check in every) else DeviceError.exit_code
 
 
-def _checks(board: Device) -> list[Check]:
+def _checks(board: Device, alone: bool) -> list[Check]:
+    """Return the checks on a board; one that cannot be reached at all is not to silence the others."""
     from ehdnas.core.errors import DeviceError
     from ehdnas.profilers.base import find_profiler
     from ehdnas.profilers.board.profiler import failed
@@ -169,6 +170,8 @@ def _checks(board: Device) -> list[Check]:
     try:
         return find_profiler(board).check()
     except DeviceError as error:
+        if alone:
+            raise
         return [failed("description", error)]
 
 

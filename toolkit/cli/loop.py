@@ -50,10 +50,6 @@ def profile(
 ) -> None:  # fmt: skip
     """Measure sampled networks on a device and fit its predictor. Nothing is measured twice."""
     context = o.make_context(_given(locals()))
-    from ehdnas.profilers.base import find_profiler
-
-    for board in context.boards:  # one that cannot be used is said so before any data is loaded
-        find_profiler(board)
     from ehdnas.pipeline import profile as stage
 
     if ops:
@@ -76,8 +72,9 @@ def profile(
 
 def _profile_ops(context: Context, minutes: float | None, json: bool) -> None:
     from ehdnas.pipeline.ops import profile_ops
-    from ehdnas.pipeline.profile import open_meter
+    from ehdnas.pipeline.profile import open_meter, require_usable
 
+    require_usable(context)
     table = profile_ops(context, open_meter(context), minutes)
     if json:
         emit_json("profile", {"device": context.device.name, "shape": str(context.shape), **table.as_json()})

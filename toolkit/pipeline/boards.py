@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ehdnas.core.device import Device
 from ehdnas.core.errors import UsageError
+from ehdnas.pipeline.conditions import conditions
 from ehdnas.pipeline.devices import every_device, find_device
-from ehdnas.pipeline.meter import conditions
 from ehdnas.profilers.protocol import STANDARD
 
 

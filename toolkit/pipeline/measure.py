@@ -8,8 +8,9 @@ from ehdnas.core.device import Device
 from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.files import sha256
 from ehdnas.core.measurement import Measurement
+from ehdnas.pipeline.conditions import conditions
 from ehdnas.pipeline.context import Context
-from ehdnas.pipeline.meter import PROTOCOLS, conditions
+from ehdnas.pipeline.meter import PROTOCOLS
 from ehdnas.profilers.base import FileProfiler, find_profiler
 from ehdnas.profilers.protocol import sustained as sustained_for
 from ehdnas.profilers.store.store import Key, MeasurementStore

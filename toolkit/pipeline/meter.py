@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ehdnas.core.device import Device
 from ehdnas.core.errors import MeasurementError, UsageError
 from ehdnas.core.measurement import Measurement
 from ehdnas.pipeline.candidates import Candidates
+from ehdnas.pipeline.conditions import conditions
 from ehdnas.pipeline.costed import Costed, costed
 from ehdnas.profilers.base import FileProfiler, TableProfiler, find_profiler
 from ehdnas.profilers.protocol import QUICK, STANDARD, Protocol
@@ -20,8 +18,6 @@ from ehdnas.profilers.store.store import Key, MeasurementStore
 from ehdnas.search.spaces.base import Architecture, NetworkShape, Space
 
 PROTOCOLS = {protocol.name: protocol for protocol in (STANDARD, QUICK)}
-# The options that change what a clock says; the others only say how the device is reached.
-_TIMED_WITH = ("cpus", "delegate", "delegate_options", "tool", "clock")
 
 
 class Instrument:
@@ -145,18 +141,3 @@ class Meter:
             precision=of.device.precision,
             protocol=conditions(of.device, of.protocol),
         )
-
-
-def conditions(device: Device, protocol: Protocol) -> str:
-    """Return what, besides the network, a measurement depends on: protocol, runtime, accelerator."""
-    if device.simulated:
-        return f"simulated-{_hash(device.options)}"
-    text = f"{protocol.settings_hash}-{device.runtime}-t{device.threads}"
-    if device.precision != "fp32":
-        text += f"-{device.precision}"
-    timed_with = {name: device.options[name] for name in _TIMED_WITH if device.options.get(name)}
-    return f"{text}-{_hash(timed_with)}" if timed_with else text
-
-
-def _hash(options: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]

@@ -20,9 +20,11 @@ from ehdnas.core.images.dataset import normalise
 from ehdnas.core.measurement import Measurement
 from ehdnas.core.text import duration
 from ehdnas.pipeline.candidates import Candidates, Images, require_possible
+from ehdnas.pipeline.conditions import conditions
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.measuring import Limit, label, measure
-from ehdnas.pipeline.meter import PROTOCOLS, Instrument, Meter, conditions
+from ehdnas.pipeline.meter import PROTOCOLS, Instrument, Meter
+from ehdnas.profilers.base import find_profiler
 from ehdnas.profilers.store.store import MeasurementStore
 from ehdnas.search.loop import step_seed
 from ehdnas.search.predictor.base import MIN_SAMPLES, Identity, Predictor, Quality
@@ -69,6 +71,13 @@ def open_meter(context: Context) -> Meter:
     return Meter(instrument, MeasurementStore(context.workspace.database))
 
 
+def require_usable(context: Context) -> None:
+    """Say now what no device, board or compiler would let happen, before data are loaded and hours spent."""
+    for board in context.boards:
+        find_profiler(board)
+    require_possible(context.device, export_options(context.settings))
+
+
 def _some_images(context: Context) -> Images:
     """Return a few training images, normalised, for int8 files whose accuracy nobody will ask for."""
     dataset = context.dataset
@@ -88,7 +97,7 @@ def profile(
         DeviceError: the device cannot be used.
         UsageError: the time was too short for the fewest samples a predictor needs.
     """
-    require_possible(context.device, export_options(context.settings))
+    require_usable(context)
     meter = open_meter(context)
     context.say_data()
     context.reporter.say(_plan(context, meter, minutes))
@@ -134,7 +143,7 @@ def _leaning(space: Space, seed: int) -> Architecture:
 
 def ensure_predictor(context: Context, metric: str) -> Profile:
     """Return the profile the workspace has for this device, space, shape and metric, or make it."""
-    require_possible(context.device, export_options(context.settings))
+    require_usable(context)
     meter = open_meter(context)
     path = predictor_path(context, metric)
     if path.is_file():
