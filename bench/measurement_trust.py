@@ -98,7 +98,7 @@ def litert_benchmark(path: Path) -> dict[str, float]:
         result = Path(folder) / "result.json"
         command = [str(TOOL), f"--model={path}", f"--num_runs={TOOL_RUNS}", "--num_threads=1"]
         subprocess.run([*command, f"--result_json={result}"], check=True, capture_output=True)
-        return json.loads(result.read_text())
+        return json.loads(result.read_text())["latency"]
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def ranges(values: list[list[float]]) -> list[float]:
 
 
 def tool_median(result: dict) -> float:
-    return result["latency"]["median_ms"]
+    return result["median_ms"]
 
 
 if __name__ == "__main__":

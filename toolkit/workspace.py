@@ -69,13 +69,7 @@ class Run:
         Raises:
             UsageError: another process is changing it.
         """
-        with (self.folder / "lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(
-                    f"another ehdnas is working on run {self.name}; wait until it is done"
-                ) from error
+        with _held(self.folder / "lock", f"working on run {self.name}"):
             yield
 
     def forget(self, *stages: str) -> None:
@@ -166,13 +160,7 @@ class Workspace:
             UsageError: another process holds it; `doing` says what it does.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{name}.lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(
-                    f"another ehdnas is {doing} in {self.project}; wait until it is done"
-                ) from error
+        with _held(self.folder / f"{name}.lock", f"{doing} in {self.project}"):
             yield
 
     def _set_latest(self, run: Run) -> None:
@@ -180,6 +168,17 @@ class Workspace:
             temporary = self.runs / f".latest-{secrets.token_hex(4)}"
             temporary.symlink_to(run.name)
             os.replace(temporary, self.runs / "latest")
+
+
+@contextmanager
+def _held(lock: Path, doing: str) -> Iterator[None]:
+    """Hold a lock file; UsageError, with what is being done, where another process does."""
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"another ehdnas is {doing}; wait until it is done") from error
+        yield
 
 
 def find_workspace(start: Path | None = None) -> Workspace:

@@ -130,17 +130,6 @@ def installed_folder(there: Transport, options: BoardOptions) -> str:
     return str(PurePosixPath(_home(there)) / options.folder.removeprefix("~/"))
 
 
-def installed_python(there: Transport, options: BoardOptions) -> str:
-    """Return the Python that `install` set up, or "" where it did not.
-
-    Raises:
-        DeviceError: the device cannot be reached.
-    """
-    folder = installed_folder(there, options)
-    done = there.run(["sh", "-c", _READ, "sh", folder, _MARKER], _QUICK_S)
-    return f"{folder}/bin/python" if done.code == 0 else ""
-
-
 def _home(there: Transport) -> str:
     home = _sh(there, _HOME)
     if not home.startswith("/") or not home.isprintable():

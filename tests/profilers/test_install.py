@@ -19,7 +19,6 @@ from ehdnas.profilers.board.install import (
     board_requirements,
     install,
     installed_folder,
-    installed_python,
     remove,
 )
 from ehdnas.profilers.board.options import BoardOptions, board_options
@@ -31,6 +30,13 @@ OTHERS = [
     path for version in ("3.7", "3.8", "3.9", "3.10", "3.12", "3.13")
     for path in sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))[:1]
 ]  # fmt: skip
+
+
+def installed_python(there, options):
+    """The Python that is installed over there; '' where none is."""
+    folder = installed_folder(there, options)
+    there_is = there.run(["test", "-f", f"{folder}/ehdnas-installed"], 30).code == 0
+    return f"{folder}/bin/python" if there_is else ""
 
 
 def wheel(folder, name="onnxruntime", version="1.0", body="__version__ = '1.0'\n"):

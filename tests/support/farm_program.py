@@ -106,5 +106,5 @@ def main(database, kind, *configs):
 
 
 if __name__ == "__main__":
-    while main(*sys.argv[1:]):
-        pass
+    if main(*sys.argv[1:]):
+        assert not main(*sys.argv[1:]), "a job was given up twice"
