@@ -1,7 +1,8 @@
 """Candidate operations: one entry in `OPERATIONS` each.
 
-The eight of DARTS (Liu, Simonyan, Yang, ICLR 2019, section 3.1), built as its authors build them:
+Those of DARTS (Liu, Simonyan, Yang, ICLR 2019, section 3.1), built as its authors build them:
 convolutions in ReLU-Conv-BN order, separable ones applied twice, reductions by factorised reduce.
+Those of NAS-Bench-201 (Dong, Yang, ICLR 2020, section 2.1): dense convolutions in the same order.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ Builder = Callable[[int, int, bool], nn.Module]
 class ReLUConvBN(nn.Sequential):
     """ReLU, a dense convolution and batch norm."""
 
-    def __init__(self, cin: int, cout: int, kernel: int = 1, affine: bool = True) -> None:
+    def __init__(self, cin: int, cout: int, kernel: int = 1, affine: bool = True, stride: int = 1) -> None:
         super().__init__(
             nn.ReLU(),
-            nn.Conv2d(cin, cout, kernel, padding=kernel // 2, bias=False),
+            nn.Conv2d(cin, cout, kernel, stride, padding=kernel // 2, bias=False),
             nn.BatchNorm2d(cout, affine=affine),
         )
 
@@ -68,6 +69,10 @@ def _dil_conv(kernel: int) -> Builder:
     return lambda channels, stride, affine: DilConv(channels, kernel, stride, 2, affine)
 
 
+def _nor_conv(kernel: int) -> Builder:
+    return lambda channels, stride, affine: ReLUConvBN(channels, channels, kernel, affine, stride)
+
+
 def _max_pool(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.MaxPool2d(3, stride, padding=1)
 
@@ -88,6 +93,8 @@ OPERATIONS: dict[str, Builder] = {
     "sep_conv_5x5": _sep_conv(5),
     "dil_conv_3x3": _dil_conv(3),
     "dil_conv_5x5": _dil_conv(5),
+    "nor_conv_1x1": _nor_conv(1),
+    "nor_conv_3x3": _nor_conv(3),
 }
 """Operation name -> builder(channels, stride, affine), mapping [n, C, h, w] to [n, C, h/stride, w/stride]."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -56,10 +56,48 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """A space cut into pieces: `fixed` ones, and those that each (slot, choice) adds when chosen."""
+    """A space cut into pieces: `fixed` ones, and those that each (slot, choice) adds when chosen.
+
+    What a network computes is the fixed parts and those of its `effective` choices.
+    """
 
     fixed: tuple[Part, ...]
     chosen: dict[tuple[int, int], tuple[Part, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CellGraph:
+    """One kind of cell as a directed acyclic graph; nodes are numbered in topological order.
+
+    `nodes`: how many. `inputs`: nodes fed from outside the cell. `outputs`: nodes whose values leave it.
+    `edges`: (source, target, slot) of every edge that a slot chooses an operation for. `absent`: choices
+    (by index) that carry nothing, such as `none`. `identity`: choices that hand their input on at no
+    depth, such as `skip_connect`.
+    """
+
+    nodes: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    edges: tuple[tuple[int, int, int], ...]
+    absent: frozenset[int]
+    identity: frozenset[int]
+
+    def live(self, choices: Sequence[int]) -> frozenset[int]:
+        """Return the slots whose edges lie on a path from an input to an output, no edge of it absent.
+
+        Args:
+            choices: one a slot, of the whole space.
+        """
+        present = [edge for edge in self.edges if choices[edge[2]] not in self.absent]
+        fed, wanted = set(self.inputs), set(self.outputs)
+        # An edge's source comes before its target, so one pass in each direction sees every path.
+        for source, target, _ in sorted(present):
+            if source in fed:
+                fed.add(target)
+        for source, target, _ in sorted(present, key=lambda edge: -edge[1]):
+            if target in wanted:
+                wanted.add(source)
+        return frozenset(slot for source, target, slot in present if source in fed and target in wanted)
 
 
 class Supernet(nn.Module, ABC):
@@ -90,6 +128,11 @@ class Space(ABC):
     @abstractmethod
     def reference(self) -> Architecture:
         """The published network that relative budgets refer to."""
+
+    @property
+    def graphs(self) -> tuple[CellGraph, ...]:
+        """The kinds of cell as graphs; empty where the space has none, and slots are all that is known."""
+        return ()
 
     @abstractmethod
     def is_valid(self, architecture: Architecture) -> bool:
@@ -165,6 +208,18 @@ class Space(ABC):
     def allows(self, architecture: Architecture) -> bool:
         """Return whether a valid architecture has none of the choices that were left out."""
         return self.is_valid(architecture)
+
+    def effective(self, architecture: Architecture) -> Architecture:
+        """Return the architecture with every edge absent that no output depends on.
+
+        Its network computes the same, and its choices are those whose `parts` are the network's work.
+        """
+        choices = list(architecture.choices)
+        for graph in self.graphs:
+            live = graph.live(choices)
+            for slot in (slot for _, _, slot in graph.edges if slot not in live and graph.absent):
+                choices[slot] = min(graph.absent)
+        return Architecture(tuple(choices))
 
     def cells(self, architecture: Architecture, shape: NetworkShape) -> tuple[Part, ...]:
         """Return the cells of a network, where the space has such; weights are random."""

@@ -74,6 +74,8 @@ def test_what_is_no_architecture_is_refused(space):
         space.decode(torch.zeros(1, 1))
     with pytest.raises(UsageError):
         space.parse("no such genotype")
+    with pytest.raises(UsageError):
+        space.parse("²" * space.slots)  # a digit to str.isdigit, and none to int
 
 
 def test_network_and_supernet_take_images_to_logits(space):
@@ -90,10 +92,39 @@ def test_the_parts_hold_the_work_of_the_network(space):
     parts = space.parts(SHAPE)
     for seed in range(3):
         architecture = space.sample(np.random.default_rng(seed))
-        chosen = [part for slot in enumerate(architecture.choices) for part in parts.chosen.get(slot, ())]
+        effective = space.effective(architecture).choices
+        chosen = [part for slot in enumerate(effective) for part in parts.chosen.get(slot, ())]
         total = sum(layer_table(part.module, part.inputs[0]).macs for part in (*parts.fixed, *chosen))
         network = space.network(architecture, SHAPE)
         assert total == layer_table(network, SHAPE.image).macs
+
+
+def test_graphs_hold_slots_and_choices_of_the_space(space):
+    slots = [slot for graph in space.graphs for _, _, slot in graph.edges]
+    assert len(set(slots)) == len(slots) and set(slots) <= set(range(space.slots))
+    for graph in space.graphs:
+        for source, target, _ in graph.edges:
+            assert 0 <= source < target < graph.nodes
+            assert target not in graph.inputs
+        assert graph.inputs and graph.outputs
+        assert {*graph.inputs, *graph.outputs} <= set(range(graph.nodes))
+        assert graph.absent | graph.identity <= set(range(space.choices))
+        assert not graph.absent & graph.identity
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=seeds)
+def test_the_effective_architecture_is_valid_and_its_own(name, seed):
+    space = find_space(name)
+    architecture = space.sample(np.random.default_rng(seed))
+    effective = space.effective(architecture)
+    assert space.is_valid(effective) and space.effective(effective) == effective
+    for graph in space.graphs:
+        live = graph.live(architecture.choices)
+        assert live == graph.live(effective.choices)
+        for slot in (slot for _, _, slot in graph.edges):
+            same = effective.choices[slot] == architecture.choices[slot]
+            assert same if slot in live else not graph.absent or effective.choices[slot] in graph.absent
 
 
 def test_every_choice_that_costs_something_has_a_name(space):

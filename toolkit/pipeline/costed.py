@@ -25,6 +25,7 @@ class Costed:
     """The layer tables of a space at one network shape; each part is traced once."""
 
     def __init__(self, space: Space, shape: NetworkShape) -> None:
+        self._space = space
         with torch.device("meta"):  # layer tables read shapes alone: weights would only take memory
             self._parts = space.parts(shape)
         self._traced: dict[tuple[int, tuple[int, int, int]], tuple[Layer, ...]] = {}
@@ -32,14 +33,13 @@ class Costed:
     def table(self, architecture: Architecture) -> LayerTable:
         """Return the layer table of one architecture; its first and last layer stand first and last."""
         *before, last = self._parts.fixed
-        chosen = [
-            part for slot in enumerate(architecture.choices) for part in self._parts.chosen.get(slot, ())
-        ]
+        choices = self._space.effective(architecture).choices
+        chosen = [part for slot in enumerate(choices) for part in self._parts.chosen.get(slot, ())]
         return LayerTable(self._layers([*before, *chosen, last]))
 
     def workload(self, architectures: Sequence[Architecture]) -> Workload:
         """Return many architectures at once."""
-        choices = np.array([one.choices for one in architectures])
+        choices = np.array([self._space.effective(one).choices for one in architectures])
         return Workload.of_population(*self._every_layer, choices)
 
     @cached_property

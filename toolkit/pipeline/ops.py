@@ -22,7 +22,7 @@ from ehdnas.pipeline.measuring import Limit
 from ehdnas.pipeline.meter import Meter
 from ehdnas.search.predictor.base import Quality
 from ehdnas.search.predictor.quality import quality_of
-from ehdnas.search.spaces.base import Architecture, Image, Part, Parts
+from ehdnas.search.spaces.base import Architecture, Image, Part, Parts, Space
 
 _FEW = 3  # measured networks, below which the sum is compared with nothing
 
@@ -83,7 +83,7 @@ def profile_ops(context: Context, meter: Meter, minutes: float | None = None) ->
     return OpTable(
         _rows(meter, operations.parts),
         _rows(meter, cells.parts),
-        _sum_quality(meter, parts, operations),
+        _sum_quality(context.space, meter, parts, operations),
     )
 
 
@@ -152,7 +152,7 @@ def _rows(meter: Meter, parts: dict[str, Part]) -> list[OpTime]:
     ]
 
 
-def _sum_quality(meter: Meter, parts: Parts, distinct: _Distinct) -> Quality | None:
+def _sum_quality(space: Space, meter: Meter, parts: Parts, distinct: _Distinct) -> Quality | None:
     """Compare the sum of the operations with whole networks that are measured; None where few are."""
     measured = meter.measured()
     stored = {subject: meter.store.find(meter.part_key(subject)) for subject in distinct.parts}
@@ -161,7 +161,7 @@ def _sum_quality(meter: Meter, parts: Parts, distinct: _Distinct) -> Quality | N
     times = {subject: one.metric("latency_ms") for subject, one in stored.items() if one is not None}
 
     def total(architecture: Architecture) -> float:
-        slots = enumerate(architecture.choices)
+        slots = enumerate(space.effective(architecture).choices)
         chosen = [part for slot in slots for part in parts.chosen.get(slot, ())]
         return sum(times.get(distinct.subject(part), 0.0) for part in [*parts.fixed, *chosen])
 

@@ -66,7 +66,7 @@ def parse(text: str) -> Choices:
         raise UsageError(f"genotype of {len(text)} characters: at most {_MAX_TEXT} make sense")
     if text in published():
         return from_cells(published()[text])
-    if text.isdigit():
+    if text.isdecimal():  # not isdigit, which takes superscripts for digits
         return _from_digits(text)
     if text.startswith("{"):
         return from_cells(_json(text))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ehdnas.search.ops import FactorizedReduce, ReLUConvBN, build_operation
 from ehdnas.search.spaces.base import NetworkShape, Supernet
+from ehdnas.search.spaces.blocks import AuxiliaryHead, cifar_stem, drop_path, imagenet_stem
 from ehdnas.search.spaces.darts.genotype import CHOICES, EDGES, EDGES_PER_CELL, NODES, Choices, edges_of
 
 EdgeChoices = Mapping[int, tuple[int, ...]]
@@ -72,34 +73,6 @@ class Cell(nn.Module):
         return out if gates is None else out * gates[edge, choice]
 
 
-class AuxiliaryHead(nn.Module):
-    """The auxiliary classifier that DARTS trains with, its pooling fitted to small feature maps."""
-
-    def __init__(self, channels: int, size: tuple[int, int], classes: int) -> None:
-        super().__init__()
-        # 8x8 maps (CIFAR) and 7x7 maps (ImageNet) both come out as 2x2, as in the published heads.
-        pool = (min(5, size[0]), min(5, size[1]))
-        stride = 3 if min(size) >= 8 else 2
-        kernel = tuple(min(2, (side - window) // stride + 1) for side, window in zip(size, pool, strict=True))
-        self.features = nn.Sequential(
-            nn.ReLU(),
-            nn.AvgPool2d(pool, stride, count_include_pad=False),
-            nn.Conv2d(channels, 128, 1, bias=False),
-            nn.BatchNorm2d(128),
-            nn.ReLU(),
-            nn.Conv2d(128, 768, (kernel[0], kernel[1]), bias=False),
-            nn.BatchNorm2d(768),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
-        )
-        self.classifier = nn.Linear(768, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [n, channels, h, w] to logits [n, classes]."""
-        out: Tensor = self.classifier(self.features(x).flatten(1))
-        return out
-
-
 class Body(nn.Module):
     """Stem, cells, pooling and classifier, shared by the supernet and the final network."""
 
@@ -108,7 +81,7 @@ class Body(nn.Module):
     ) -> None:
         super().__init__()
         imagenet = shape.stem == "imagenet"
-        self.stems = _imagenet_stem(shape) if imagenet else _cifar_stem(shape)
+        self.stems = imagenet_stem(shape) if imagenet else cifar_stem(shape, 3 * shape.channels)
         inputs = (shape.channels, shape.channels) if imagenet else (3 * shape.channels, 3 * shape.channels)
         channels, reduced = shape.channels, imagenet
         scale = 8 if imagenet else 1
@@ -172,31 +145,3 @@ class DartsSupernet(Supernet):
 
 def _used(cell: Choices) -> EdgeChoices:
     return {edge: (choice,) for edge, choice in enumerate(cell) if choice}
-
-
-def drop_path(x: Tensor, probability: float) -> Tensor:
-    """Drop whole samples of an edge (Larsson, Maire, Shakhnarovich, ICLR 2017), scaling up the rest."""
-    keep = 1 - probability
-    mask = torch.empty(len(x), 1, 1, 1, dtype=x.dtype).bernoulli_(keep)
-    return x * (mask / keep)
-
-
-def _cifar_stem(shape: NetworkShape) -> nn.ModuleList:
-    width = 3 * shape.channels
-    convolution = nn.Conv2d(shape.image[0], width, 3, padding=1, bias=False)
-    return nn.ModuleList([nn.Sequential(convolution, nn.BatchNorm2d(width))])
-
-
-def _imagenet_stem(shape: NetworkShape) -> nn.ModuleList:
-    width = shape.channels
-    first = nn.Sequential(
-        nn.Conv2d(shape.image[0], width // 2, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(width // 2),
-        nn.ReLU(),
-        nn.Conv2d(width // 2, width, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-    )
-    second = nn.Sequential(
-        nn.ReLU(), nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width)
-    )
-    return nn.ModuleList([first, second])

@@ -13,15 +13,28 @@ from torch import Tensor, nn
 from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
 from ehdnas.search.relaxation import gumbel_softmax
-from ehdnas.search.spaces.base import Architecture, NetworkShape, Part, Parts, Space, Supernet
+from ehdnas.search.spaces.base import Architecture, CellGraph, NetworkShape, Part, Parts, Space, Supernet
 from ehdnas.search.spaces.darts import genotype
-from ehdnas.search.spaces.darts.genotype import CHOICES, EDGES_PER_CELL, NODES, SLOTS, edges_of
+from ehdnas.search.spaces.darts.genotype import CHOICES, EDGES, EDGES_PER_CELL, NODES, SLOTS, edges_of
 from ehdnas.search.spaces.darts.network import DartsNetwork, DartsSupernet
 from ehdnas.search.spaces.darts.parts import Cutter
 
 # Each node of each cell, as the slots of its candidate edges and the pairs it can take.
 _NODES = tuple(
     tuple(offset + edge for edge in edges_of(node)) for offset in (0, EDGES_PER_CELL) for node in range(NODES)
+)
+
+# The two previous cells are nodes 0 and 1; all four nodes after them are concatenated.
+_GRAPHS = tuple(
+    CellGraph(
+        nodes=2 + NODES,
+        inputs=(0, 1),
+        outputs=tuple(range(2, 2 + NODES)),
+        edges=tuple((source, 2 + node, offset + edge) for edge, (node, source) in enumerate(EDGES)),
+        absent=frozenset({CHOICES.index("none")}),
+        identity=frozenset({CHOICES.index("skip_connect")}),
+    )
+    for offset in (0, EDGES_PER_CELL)
 )
 
 
@@ -47,6 +60,11 @@ class DartsSpace(Space):
     def reference(self) -> Architecture:
         """DARTS_V2, the second-order result of the paper."""
         return self.parse("DARTS_V2")
+
+    @property
+    def graphs(self) -> tuple[CellGraph, ...]:
+        """The normal cell and the reduction cell."""
+        return _GRAPHS
 
     def is_valid(self, architecture: Architecture) -> bool:
         """Return whether every node takes exactly two edges."""
