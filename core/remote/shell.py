@@ -22,11 +22,14 @@ _BACKSTOP_S = 10
 _AVAILABLE = re.compile(r"\s\d+\s+\d+\s+(\d+)\s+(?:\d+%|-)\s")
 
 # Android has no /tmp. `timeout` ends with 124, or as the signal it sent, 143; the end of the input gives 1.
+# What still ends may write a file while we remove the others, as may an upload whose last requests are read
+# only now: so removing is tried until it has worked.
 _HOLD = """
 mark=$1; dead=$2; top=${TMPDIR:-};
 for d in /tmp /data/local/tmp; do if test -z "$top" && test -w "$d"; then top=$d; fi; done;
 d=$(umask 077; mktemp -d "${top:-/tmp}/ehdnas.XXXXXXXXXX") || exit 1;
-clean() { cd /; rm -rf -- "$d"; };
+clean() { trap "" HUP INT PIPE TERM; cd /; i=0;
+while rm -rf -- "$d" 2>/dev/null; test -e "$d" && test "$i" -lt 6; do sleep 1; i=$((i + 1)); done; };
 trap clean EXIT; trap "exit 1" HUP INT PIPE TERM;
 printf %s "$mark$d$mark";
 {
@@ -40,7 +43,7 @@ if test "$p/cwd" -ef "$d"; then p=${p##*/}; kill -TERM "-$p" || kill -TERM "$p";
 done;
 fi;
 } 2>/dev/null;
-clean; if test -e "$d"; then sleep 6; fi
+exit 0
 """
 
 # setsid, and failing that timeout, make the program the leader of a group; signals go to all of it. What

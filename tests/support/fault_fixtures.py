@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-from sshd import running_sshd, running_with, until
+from sshd import left_there, running_sshd
 
 from ehdnas.core.remote import SshOptions
 from ehdnas.profilers.board.smoke import smoke_model
@@ -39,8 +39,8 @@ def board(tmp_path, known_board, monkeypatch):
             sshd.tmp = there
             known_board(sshd, "board", "onnxruntime", *device)
             yield sshd
-            assert until(lambda: not running_with(f"TMPDIR={there}"), 8), running_with(f"TMPDIR={there}")
-            assert [path for path in there.glob("*") if path.name != "filler"] == []
+            running, lying = left_there(there, 8)
+            assert not running and not set(lying) - {str(there / "filler")}, (running, lying)
         assert list(here.glob("ehdnas*")) == []
 
     return start

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -262,6 +263,16 @@ def running_with(variable):
                 words = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
                 found[int(folder.name)] = words.decode(errors="replace")
     return found
+
+
+def left_there(tmp, seconds):
+    """What an sshd whose commands have TMPDIR `tmp` has left: pid -> command line, and what lies in it.
+
+    Both are empty as soon as all is gone; what runs is given so many seconds to end.
+    """
+    until(lambda: not running_with(f"TMPDIR={tmp}"), seconds)
+    running = running_with(f"TMPDIR={tmp}")
+    return running, [f"{top}/{name}" for top, *names in os.walk(tmp) for name in chain(*names)]
 
 
 def a_while():

@@ -21,7 +21,7 @@ import pytest
 import quick_profile
 from onnx import TensorProto, helper
 from quick_profile import Exports, hasten
-from sshd import Relay, new_key, running_with, until
+from sshd import Relay, left_there, new_key, running_with, until
 
 from ehdnas.core.errors import DeviceError
 from ehdnas.core.remote.shell import hold_command
@@ -133,24 +133,63 @@ def test_the_connection_dies_while_outputs_come_back(board, home, broad):
             assert profiler.outputs(broad, images).shape == (8, MIB)
 
 
-@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
-def test_a_connection_that_falls_while_our_folder_is_made_leaves_none(tmp_path, shell):
-    if not shutil.which(shell):
-        pytest.skip(f"no {shell} here: apt-get install {shell}")
-    (tmp_path / "sh").symlink_to(shutil.which(shell))
+@pytest.fixture(params=["dash", "bash", "busybox"])
+def holding(request, tmp_path):
+    """A function that has one shell or another hold a folder in `there`, and hear nothing.
+
+    Programs in `tmp_path` come before others.
+    """
+    if not shutil.which(request.param):
+        pytest.skip(f"no {request.param} here: apt-get install {request.param}")
+    (tmp_path / "sh").symlink_to(shutil.which(request.param))
     (tmp_path / "there").mkdir()
+
+    def start(stdout):
+        return subprocess.Popen(
+            ["sh", "-c", hold_command("mark:", 30)],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "there")},
+        )
+
+    return start
+
+
+def test_a_connection_that_falls_while_our_folder_is_made_leaves_none(holding, tmp_path):
     near, far = os.pipe()
     os.close(near)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "there")}
-    with subprocess.Popen(
-        ["sh", "-c", hold_command("mark:", 30)],
-        stdin=subprocess.DEVNULL,
-        stdout=far,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    ):
+    with holding(far):
         os.close(far)
     assert list((tmp_path / "there").iterdir()) == []
+
+
+OVERTAKEN = """\
+#!/bin/sh
+{rm} "$@" || exit
+test -e {mark} && exit
+touch {mark}
+for folder; do :; done
+mkdir "$folder" && touch "$folder/late"
+exit 1
+"""
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_file_that_is_written_while_our_folder_is_removed_goes_too_and_soon(holding, tmp_path, heard):
+    # An upload does so: its last requests are carried out when the connection has fallen.
+    (tmp_path / "rm").write_text(OVERTAKEN.format(rm=shutil.which("rm"), mark=tmp_path / "mark"))
+    (tmp_path / "rm").chmod(0o755)
+    near, far = os.pipe()
+    if not heard:
+        os.close(near)
+    start = time.monotonic()
+    with holding(far):
+        os.close(far)
+    assert (tmp_path / "mark").exists() and list((tmp_path / "there").iterdir()) == []
+    assert time.monotonic() - start < 4
+    if heard:
+        os.close(near)
 
 
 def test_the_agent_is_killed(board, measure):
@@ -207,8 +246,8 @@ def silenced(board, home, measure, noticed_s, gone_s):
         meanwhile(lambda: agents(sshd), lambda: (begin.append(time.monotonic()), relay.frozen.set()))
         refused(measure("--sustained", 2), 4, "was lost during", "nothing came for")
         assert time.monotonic() - begin[0] < noticed_s
-        assert until(lambda: not running_with(f"TMPDIR={sshd.tmp}"), gone_s)
-        assert list(sshd.tmp.iterdir()) == [] and time.monotonic() - begin[0] < gone_s
+        left = left_there(sshd.tmp, gone_s)
+        assert left == ({}, []) and time.monotonic() - begin[0] < gone_s, left
         assert relay.frozen.is_set()
         relay.frozen.clear()
         assert measure().code == 0
@@ -412,7 +451,8 @@ def test_a_profile_that_is_interrupted_or_killed_goes_on(board, profiled, projec
         assert process.returncode == code
         if number == signal.SIGINT:
             assert last == "error: interrupted; what was finished is kept: go on with --resume"
-        assert until(lambda: not running_with(f"TMPDIR={sshd.tmp}"), 8) and not list(sshd.tmp.iterdir())
+        left = left_there(sshd.tmp, 8)
+        assert left == ({}, []), left
         kept = stored(project)
         assert 3 <= len(kept) < 10
         assert profiled(None, "--resume").code == 0
