@@ -14,9 +14,13 @@ from torch import Tensor, nn
 
 from ehdnas.core.errors import DataError, UsageError
 from ehdnas.search.checkpoint import load_checkpoint, module_tensors, restore_module, save_checkpoint
+from ehdnas.search.predictor.facts import SpaceFacts
+from ehdnas.search.predictor.quality import Quality, quality_of
 
 MIN_SAMPLES = 10
-FORMAT = 1
+FORMAT = 2
+_FOLDS = 5
+_FOLDS_UNTIL = 2000  # beyond it one fifth held out is plenty, and five fits would be slow
 
 
 @dataclass(frozen=True)
@@ -36,30 +40,13 @@ class Identity:
     metric: str
 
 
-@dataclass(frozen=True)
-class Quality:
-    """How good a predictor is on architectures it was not fitted on.
-
-    `within10` is the share within ±10 %, `constant_within10` the same for a constant guess (the
-    median), which any predictor has to be compared with. `predicted` and `measured` are those
-    architectures' values, in the metric's unit.
-    """
-
-    samples: int
-    spearman: float
-    within10: float
-    mape: float
-    constant_within10: float
-    predicted: list[float]
-    measured: list[float]
-
-
 class Predictor(nn.Module, ABC):
     """A differentiable model of one metric of one device; values are positive and modelled by their log."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, facts: SpaceFacts = SpaceFacts()) -> None:  # noqa: B008 - frozen
         super().__init__()
         self.identity = identity
+        self.facts = facts
         self.quality: Quality | None = None
         self.register_buffer("residuals", torch.zeros(0, dtype=torch.float64))
         self.residuals: Tensor
@@ -69,12 +56,48 @@ class Predictor(nn.Module, ABC):
         """Return the logarithm of the metric, [n], for gates [n, slots, choices]."""
 
     @abstractmethod
+    def learn(self, gates: Tensor, values: Tensor, seed: int) -> None:
+        """Fit to one-hot architectures [n, slots, choices] and their values [n], which are all fittable."""
+
     def fit(self, gates: Tensor, values: Tensor, seed: int) -> Quality:
         """Fit to one-hot architectures [n, slots, choices] and their values [n]; return the held-out quality.
 
+        Interval and quality come from samples that were left out.
+
         Raises:
-            UsageError: fewer than MIN_SAMPLES samples, or values that cannot be fitted.
+            UsageError: fewer than MIN_SAMPLES samples, values that cannot be fitted, gates of another space.
         """
+        self.require_fittable(gates, values)
+        rows, guessed = self.held_out(gates, values, seed)
+        seen = values[rows].double()
+        self.residuals = (guessed - seen.log()).abs().sort().values
+        self.quality = quality_of(guessed.exp().numpy(), seen.numpy())
+        self.learn(gates, values, seed)
+        return self.quality
+
+    def held_out(self, gates: Tensor, values: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Return rows [m] and the logs [m] predicted for them by fits that had not seen them."""
+        order = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
+        folds = list(order.tensor_split(_FOLDS))
+        folds = folds if len(values) < _FOLDS_UNTIL else folds[:1]
+        guessed = []
+        for fold in folds:
+            kept = torch.ones(len(values), dtype=torch.bool)
+            kept[fold] = False
+            other = type(self)(self.identity, self.facts)
+            other.learn(gates[kept], values[kept], seed)
+            with torch.no_grad():
+                guessed.append(other.log_value(gates[fold]).double())
+        return torch.cat(folds), torch.cat(guessed)
+
+    def evaluate(self, gates: Tensor, values: Tensor, confidence: float = 0.9) -> Quality:
+        """Return the quality on networks [n, slots, choices] with values [n] that were not fitted."""
+        self.require_sound(gates, values)
+        with torch.no_grad():
+            predicted = self(gates).double()
+            lower, upper = (end.double() for end in self.interval(gates, confidence))
+        inside = (lower <= values) & (values <= upper)
+        return quality_of(predicted.numpy(), values.double().numpy(), float(inside.double().mean()))
 
     def forward(self, gates: Tensor) -> Tensor:
         """Return the metric in its unit, [n], for gates [n, slots, choices]; gradients flow to the gates."""
@@ -94,6 +117,29 @@ class Predictor(nn.Module, ABC):
         centre, margin = self.log_value(gates), self.margin(confidence)
         return (centre - margin).exp(), (centre + margin).exp()
 
+    def require_fittable(self, gates: Tensor, values: Tensor) -> None:
+        """Raise UsageError unless there are enough samples of this space, all finite and positive."""
+        if len(values) < MIN_SAMPLES:
+            raise UsageError(f"{len(values)} samples: a predictor needs at least {MIN_SAMPLES}; profile more")
+        self.require_sound(gates, values)
+
+    def require_sound(self, gates: Tensor, values: Tensor) -> None:
+        """Raise UsageError unless gates are of this space and values finite, positive and as many."""
+        expected = (self.identity.slots, self.identity.choices)
+        if gates.ndim != 3 or tuple(gates.shape[1:]) != expected:
+            raise UsageError(
+                f"architectures of {tuple(gates.shape[1:])} slots and choices; this predictor is for "
+                f"{expected}, space '{self.identity.space}'"
+            )
+        if gates.shape[0] != values.shape[0]:
+            raise UsageError(f"{gates.shape[0]} architectures but {values.shape[0]} values")
+        bad = [row for row, value in enumerate(values.tolist()) if not (math.isfinite(value) and value > 0)]
+        if bad:
+            more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+            raise UsageError(
+                f"samples {bad[:10]}{more} are not positive numbers; measure them again or leave them out"
+            )
+
     def save(self, path: Path) -> None:
         """Write the predictor to a safetensors file, with what it is for."""
         quality = None if self.quality is None else asdict(self.quality)
@@ -108,6 +154,13 @@ class Predictor(nn.Module, ABC):
     def extra(self) -> dict[str, Any]:
         """Return JSON-able facts, beyond the tensors, that `restore` needs."""
         return {}
+
+    def shapes(self, tensors: dict[str, Tensor], extra: dict[str, Any]) -> None:
+        """Give buffers whose size depends on the samples the sizes of a file's tensors.
+
+        Raises:
+            ValueError: they are no sizes such a predictor can have.
+        """
 
     def restore(self, path: Path) -> None:
         """Load what `save` wrote.
@@ -126,17 +179,16 @@ class Predictor(nn.Module, ABC):
             raise UsageError(
                 f"{path} is a predictor for {json.dumps(theirs)}; profile the device for this one"
             )
-        self.residuals = tensors.get("model.residuals", self.residuals)
+        try:
+            self.quality = None if meta["quality"] is None else Quality(**meta["quality"])
+            self._take_residuals(tensors)
+            self.shapes(tensors, meta["extra"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({error}); profile the device again") from error
         restore_module(self, tensors, path)
-        self.quality = None if meta["quality"] is None else Quality(**meta["quality"])
 
-
-def require_fittable(gates: Tensor, values: Tensor) -> None:
-    """Raise UsageError unless there are enough samples, all finite and positive."""
-    if len(values) < MIN_SAMPLES:
-        raise UsageError(f"{len(values)} samples: a predictor needs at least {MIN_SAMPLES}; profile more")
-    bad = [row for row, value in enumerate(values.tolist()) if not (math.isfinite(value) and value > 0)]
-    if bad:
-        raise UsageError(f"samples {bad[:10]} are not positive numbers; measure them again or leave them out")
-    if gates.shape[0] != values.shape[0]:
-        raise UsageError(f"{gates.shape[0]} architectures but {values.shape[0]} values")
+    def _take_residuals(self, tensors: dict[str, Tensor]) -> None:
+        residuals = tensors["model.residuals"]
+        if residuals.ndim != 1 or residuals.dtype != torch.float64 or not bool(residuals.isfinite().all()):
+            raise ValueError("its residuals are not a list of numbers")
+        self.residuals = residuals

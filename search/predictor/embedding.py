@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ehdnas.search.predictor.base import Identity, Predictor, Quality, require_fittable
-from ehdnas.search.predictor.quality import quality_of
+from ehdnas.search.predictor.base import Identity, Predictor
+from ehdnas.search.predictor.facts import SpaceFacts
 
-_FOLDS = 5
-_FOLDS_UNTIL = 1000  # beyond it one fifth held out is plenty, and five fits would be slow
 _STEPS = 600
 _BATCH = 256
 
 
 class EmbeddingPredictor(Predictor):
-    """28 embeddings of 10, then 200, 100 and 1 units, in the sizes of the paper; ours is fitted to the log.
+    """An embedding of 10 a slot, then 200, 100 and 1 units, in the sizes of the paper; ours fits the log.
 
     A slot's embedding is its row of gates times a table, so that one-hot and relaxed architectures
     both go in and gradients come out.
     """
 
-    def __init__(self, identity: Identity) -> None:
-        super().__init__(identity)
+    def __init__(self, identity: Identity, facts: SpaceFacts = SpaceFacts()) -> None:  # noqa: B008 - frozen
+        super().__init__(identity, facts)
         self.table = nn.Parameter(torch.randn(identity.slots, identity.choices, 10) * 0.1)
         self.layers = nn.Sequential(
             nn.Linear(10 * identity.slots, 200), nn.ReLU(), nn.Linear(200, 100), nn.ReLU(), nn.Linear(100, 1)
@@ -41,29 +38,9 @@ class EmbeddingPredictor(Predictor):
         out: Tensor = self.layers(embedded).squeeze(1) * self.scale + self.centre
         return out
 
-    def fit(self, gates: Tensor, values: Tensor, seed: int) -> Quality:
-        """Fit on all samples; interval and quality come from folds that were left out in turn."""
-        require_fittable(gates, values)
+    def learn(self, gates: Tensor, values: Tensor, seed: int) -> None:
+        """Fit on all samples: AdamW on the mean squared error of the log, with a cosine schedule."""
         logs = values.double().log()
-        order = torch.randperm(len(logs), generator=torch.Generator().manual_seed(seed))
-        folds = list(order.tensor_split(_FOLDS))
-        held_out = folds if len(logs) < _FOLDS_UNTIL else folds[:1]
-        predictions = [self._predict_without(gates, logs, fold, seed) for fold in held_out]
-        seen, guessed = torch.cat([logs[fold] for fold in held_out]), torch.cat(predictions)
-        self._train(gates, logs, seed)
-        self.residuals = (guessed - seen).abs().sort().values
-        self.quality = quality_of(np.exp(guessed.numpy()), np.exp(seen.numpy()))
-        return self.quality
-
-    def _predict_without(self, gates: Tensor, logs: Tensor, fold: Tensor, seed: int) -> Tensor:
-        kept = torch.ones(len(logs), dtype=torch.bool)
-        kept[fold] = False
-        other = EmbeddingPredictor(self.identity)
-        other._train(gates[kept], logs[kept], seed)
-        with torch.no_grad():
-            return other.log_value(gates[fold]).double()
-
-    def _train(self, gates: Tensor, logs: Tensor, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         self._initialise(generator)
         self.centre, self.scale = logs.mean().float(), logs.std().clamp_min(1e-6).float()

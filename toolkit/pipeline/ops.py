@@ -20,8 +20,7 @@ from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.fleet import measure_on_boards
 from ehdnas.pipeline.measuring import Limit
 from ehdnas.pipeline.meter import Meter
-from ehdnas.search.predictor.base import Quality
-from ehdnas.search.predictor.quality import quality_of
+from ehdnas.search.predictor.quality import Quality, quality_of
 from ehdnas.search.spaces.base import Architecture, Image, Part, Parts, Space
 
 _FEW = 3  # measured networks, below which the sum is compared with nothing

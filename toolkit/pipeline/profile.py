@@ -27,8 +27,9 @@ from ehdnas.pipeline.meter import PROTOCOLS, Instrument, Meter
 from ehdnas.profilers.base import find_profiler
 from ehdnas.profilers.store.store import MeasurementStore
 from ehdnas.search.loop import step_seed
-from ehdnas.search.predictor.base import MIN_SAMPLES, Identity, Predictor, Quality
+from ehdnas.search.predictor.base import MIN_SAMPLES, Identity, Predictor
 from ehdnas.search.predictor.embedding import EmbeddingPredictor
+from ehdnas.search.predictor.quality import Quality
 from ehdnas.search.spaces.base import Architecture, Space
 from ehdnas.settings import export_options
 
