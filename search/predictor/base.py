@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,14 @@ class Identity:
     device: str
     conditions: str
     metric: str
+
+
+def folds_of(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the rows of each fold and those of all others, fixed by the seed, for every predictor."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    folds = list(order.tensor_split(_FOLDS))
+    for at, fold in enumerate(folds if count < _FOLDS_UNTIL else folds[:1]):
+        yield fold, torch.cat(folds[:at] + folds[at + 1 :])
 
 
 class Predictor(nn.Module, ABC):
@@ -77,18 +86,14 @@ class Predictor(nn.Module, ABC):
 
     def held_out(self, gates: Tensor, values: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Return rows [m] and the logs [m] predicted for them by fits that had not seen them."""
-        order = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
-        folds = list(order.tensor_split(_FOLDS))
-        folds = folds if len(values) < _FOLDS_UNTIL else folds[:1]
-        guessed = []
-        for fold in folds:
-            kept = torch.ones(len(values), dtype=torch.bool)
-            kept[fold] = False
+        rows, guessed = [], []
+        for fold, kept in folds_of(len(values), seed):
             other = type(self)(self.identity, self.facts)
             other.learn(gates[kept], values[kept], seed)
             with torch.no_grad():
                 guessed.append(other.log_value(gates[fold]).double())
-        return torch.cat(folds), torch.cat(guessed)
+            rows.append(fold)
+        return torch.cat(rows), torch.cat(guessed)
 
     def evaluate(self, gates: Tensor, values: Tensor, confidence: float = 0.9) -> Quality:
         """Return the quality on networks [n, slots, choices] with values [n] that were not fitted."""

@@ -1,0 +1,151 @@
+"""What a predictor sees of an architecture: differentiable features of its slots, its graph and its costs.
+
+Which work a compiler leaves out differs from one to the next: edges whose result nobody reads, edges that
+get nothing but zeros, both, or neither. So a choice is described four times, as it stands and by what it is
+connected to, and the fit decides which description the device follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ehdnas.search.predictor.facts import SpaceFacts
+from ehdnas.search.predictor.liveness import fed, present, wanted
+from ehdnas.search.spaces.base import CellGraph
+
+_Block = tuple[Tensor, list[int]]
+"""Features [n, d] and, for each, which of the block's groups it is in."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features [n, d] of architectures; those of a group [d] are about as important as one another."""
+
+    values: Tensor
+    groups: Tensor
+
+
+def whole(gates: Tensor, facts: SpaceFacts) -> Features:
+    """Return all there is to know of architectures, for gates [n, slots, choices]."""
+    blocks = [_slots(gates), *_spans(gates, facts.graphs)]
+    for graph in facts.graphs:
+        edges = _Edges(gates, graph)
+        for kept in (edges.read, edges.live, edges.idle):
+            blocks += [_slots(edges.gates * kept[:, :, None]), _counts(edges.gates * kept[:, :, None])]
+        blocks += [_each(edges.structure), _each(edges.fan_in)]
+    return _joined([*blocks, *_costs(gates, facts)])
+
+
+def effective(gates: Tensor, facts: SpaceFacts) -> Features:
+    """Return only what the work depends on that cannot be left out, for gates [n, slots, choices]."""
+    if not facts.graphs:
+        return _joined([_slots(gates), _counts(gates), *_costs(gates, facts)])
+    blocks = []
+    for graph in facts.graphs:
+        edges = _Edges(gates, graph)
+        kept = edges.gates * edges.live[:, :, None]
+        blocks += [_slots(kept), _counts(kept), _each(edges.structure)]
+    return _joined([*blocks, *_costs(gates, facts)])
+
+
+class _Edges:
+    """The edges of one kind of cell, as differentiable functions of gates [n, slots, choices]."""
+
+    def __init__(self, gates: Tensor, graph: CellGraph) -> None:
+        self.graph = graph
+        self.slots = [slot for _, _, slot in graph.edges]
+        there, sources, targets = present(gates, graph), fed(gates, graph), wanted(gates, graph)
+        kept = torch.ones(gates.shape[2]).to(gates)
+        kept[sorted(graph.absent)] = 0
+        self.gates = gates[:, self.slots] * kept
+        """[n, edges, choices], absent choices left out"""
+        columns = [(there[slot], sources[source], targets[target]) for source, target, slot in graph.edges]
+        self.present = torch.stack([column[0] for column in columns], 1)
+        self.read = torch.stack([column[0] * column[2] for column in columns], 1)
+        """[n, edges]: whether somebody reads the result"""
+        self.live = torch.stack([column[0] * column[1] * column[2] for column in columns], 1)
+        self.idle = self.present * (1 - self.read) * self._alone()
+        """[n, edges]: edges that nobody reads and that end in no addition, which some converters keep"""
+
+    def _alone(self) -> Tensor:
+        columns = []
+        for own, (_, target, _) in enumerate(self.graph.edges):
+            others = [i for i, edge in enumerate(self.graph.edges) if edge[1] == target and i != own]
+            columns.append((1 - self.present[:, others]).prod(1))
+        return torch.stack(columns, 1)
+
+    @property
+    def fan_in(self) -> Tensor:
+        """How many edges enter each node, [n, nodes]."""
+        return self._entering(self.present)
+
+    @property
+    def structure(self) -> Tensor:
+        """Depth in live edges, depth in live operations, additions, live nodes, live edges: [n, 5]."""
+        entering = self._entering(self.live)
+        additions = (entering - 1).clamp_min(0).sum(1)
+        working = 1 - self.gates[:, :, sorted(self.graph.identity)].sum(2)
+        depths = self._depth(torch.ones_like(working)), self._depth(working)
+        return torch.stack([*depths, additions, entering.clamp_max(1).sum(1), self.live.sum(1)], 1)
+
+    def _entering(self, kept: Tensor) -> Tensor:
+        columns = [torch.zeros_like(kept[:, 0]) for _ in range(self.graph.nodes)]
+        for own, (_, target, _) in enumerate(self.graph.edges):
+            columns[target] = columns[target] + kept[:, own]
+        return torch.stack(columns, 1)
+
+    def _depth(self, length: Tensor) -> Tensor:
+        """Return the longest live path [n], edges being as long as `length` [n, edges] says."""
+        depth = [torch.zeros_like(length[:, 0]) for _ in range(self.graph.nodes)]
+        for own, (source, target, _) in sorted(enumerate(self.graph.edges), key=lambda item: item[1][:2]):
+            longer = self.live[:, own] * (depth[source] + length[:, own])
+            depth[target] = torch.maximum(depth[target], longer)
+        return torch.stack(depth, 1).max(1).values
+
+
+def _slots(gates: Tensor) -> _Block:
+    """Every (slot, choice) by itself, grouped by choice."""
+    slots, choices = gates.shape[1:]
+    return gates.flatten(1), list(range(choices)) * slots
+
+
+def _counts(gates: Tensor) -> _Block:
+    """How often each choice is taken, each a group."""
+    return gates.sum(1), list(range(gates.shape[2]))
+
+
+def _spans(gates: Tensor, graphs: tuple[CellGraph, ...]) -> list[_Block]:
+    """Counts over the slots of each cell or, in a space without graphs, over halves, quarters and so on.
+
+    Neighbouring slots of a chain work on tensors of about the same size, so their choices cost about alike.
+    """
+    if graphs:
+        return [_counts(gates[:, [slot for _, _, slot in graph.edges]]) for graph in graphs]
+    blocks, parts = [_counts(gates)], 2
+    while parts < gates.shape[1]:
+        counts = torch.cat([part.sum(1) for part in gates.tensor_split(parts, dim=1)], 1)
+        blocks.append((counts, [0] * counts.shape[1]))
+        parts *= 2
+    return blocks
+
+
+def _each(values: Tensor) -> _Block:
+    return values, list(range(values.shape[1]))
+
+
+def _costs(gates: Tensor, facts: SpaceFacts) -> list[_Block]:
+    if facts.costs is None:
+        return []
+    totals = [facts.total(gates, name) for name in facts.costs.names]
+    return [_each(torch.stack([total for total in totals if total is not None], 1))]
+
+
+def _joined(blocks: list[_Block]) -> Features:
+    groups, first = [], 0
+    for _, own in blocks:
+        groups += [first + group for group in own]
+        first += max(own) + 1
+    return Features(torch.cat([values for values, _ in blocks], 1), torch.tensor(groups))
