@@ -16,6 +16,9 @@ from ehdnas.core.export_options import ExportOptions, Method
 from ehdnas.core.text import nearest
 
 PROJECT_FILE = "ehdnas.toml"
+DEFAULT_METHOD = "ehdnas"
+"""The predictor that is fitted where none is named; see `search/predictor/methods.py`."""
+_FEWEST_SAMPLES = 10
 
 
 class Settings(BaseModel):
@@ -32,7 +35,10 @@ class Settings(BaseModel):
     budget: str = Field("0.7x", description="'latency <= 20 ms', 'throughput >= 500 fps' or '0.7x'")
     confidence: float = Field(0.9, gt=0, lt=1, description="how sure the search must be of the budget")
     seed: int = Field(0, ge=0, lt=2**63, description="fixes splits, sampling, weights and augmentation")
-    samples: int | None = Field(None, ge=10, le=1_000_000, description="networks to measure when profiling")
+    samples: int | None = Field(
+        None, ge=0, le=1_000_000, description="networks to measure when profiling; 0: fit to those there are"
+    )
+    predictor: str = Field(DEFAULT_METHOD, description="method that the device's figures are predicted by")
     protocol: Literal["standard", "quick"] = Field("standard", description="how long each is measured")
     search_epochs: int | None = Field(None, ge=1, description="epochs of the search")
     train_epochs: int | None = Field(None, ge=1, description="epochs of the final training")
@@ -56,6 +62,13 @@ class Settings(BaseModel):
     def _is_budget(cls, text: str) -> str:
         parse_budget(text)
         return text
+
+    @field_validator("samples")
+    @classmethod
+    def _are_enough(cls, number: int | None) -> int | None:
+        if number is not None and 0 < number < _FEWEST_SAMPLES:
+            raise ValueError(f"should be 0, or at least {_FEWEST_SAMPLES}")
+        return number
 
 
 EXPORT_SETTINGS = frozenset(ExportOptions.model_fields) & frozenset(Settings.model_fields) - {"seed"}

@@ -23,7 +23,8 @@ from ehdnas.profilers.store.table_files import FIRST_ROW, Cell, read_table, writ
 _OF = "FROM measurements WHERE id <= ? AND (? IS NULL OR device = ?)"
 _METRICS = f"SELECT DISTINCT metrics {_OF}"
 _ROWS = f"SELECT {', '.join(ROW)} {_OF} ORDER BY id"
-_MERGE = f"{INSERT} ON CONFLICT (uid) DO NOTHING"
+MERGE = f"{INSERT} ON CONFLICT (uid) DO NOTHING"
+"""Adds a row by the columns of `ROW`, unless it is there."""
 _MOST_ORIGIN = 100
 
 
@@ -37,7 +38,7 @@ def export(store: MeasurementStore, path: Path, device: str | None = None, raw: 
         DataError: the database is damaged.
         EhdnasError: the folder cannot be written, or the disk is full.
     """
-    _require_suffix(path)
+    require_suffix(path)
     # Nothing up to this row changes any more, whatever is added meanwhile.
     ((last,),) = store.select("SELECT coalesce(max(id), 0) FROM measurements")
     of = (last, device, device)
@@ -65,7 +66,7 @@ def read_exchange(path: Path, origin: str = "") -> Iterator[tuple[str, ...]]:
         DataError: something in it cannot be right; the message names row and column, as a spreadsheet does.
         UsageError: another suffix, or a Parquet file where pyarrow is not installed.
     """
-    _require_suffix(path)
+    require_suffix(path)
     for number, cells in enumerate(read_table(path), FIRST_ROW):
         if number == FIRST_ROW:
             check_columns(cells, f"{path}, row {FIRST_ROW - 1}")
@@ -85,8 +86,7 @@ def import_(
         DataError, UsageError: as `read_exchange`, or an origin that is no short text.
     """
     origin = origin or path.stem
-    if not origin.isprintable() or len(origin) > _MOST_ORIGIN:
-        raise UsageError(f"the origin must be a text of up to {_MOST_ORIGIN} printable characters")
+    require_origin(origin)
     count = 0
 
     def counted() -> Iterator[tuple[str, ...]]:
@@ -98,9 +98,15 @@ def import_(
 
     with store.transaction() as connection:
         before = connection.total_changes
-        connection.executemany(_MERGE, counted())
+        connection.executemany(MERGE, counted())
         added = connection.total_changes - before
     return added, count - added
+
+
+def require_origin(origin: str) -> None:
+    """Raise UsageError where what says the rows' origin is no short text."""
+    if not origin.isprintable() or len(origin) > _MOST_ORIGIN:
+        raise UsageError(f"the origin must be a text of up to {_MOST_ORIGIN} printable characters")
 
 
 def _check(check: Callable[[str, str], None], row: tuple[str, ...], where: str) -> None:
@@ -110,7 +116,8 @@ def _check(check: Callable[[str, str], None], row: tuple[str, ...], where: str) 
         raise DataError(f"{where}, column 'subject': {error}; nothing was imported") from error
 
 
-def _require_suffix(path: Path) -> None:
+def require_suffix(path: Path) -> None:
+    """Raise UsageError where a file is neither of those that tables are read from."""
     if path.suffix not in (".csv", ".parquet"):
         raise UsageError(f"'{path.name}': measurements are handed on as .csv or .parquet files")
 

@@ -30,7 +30,7 @@ REQUIRED = (*TEXTS, f"{METRIC}latency_ms", *STATISTICS, *JSONS)
 _MAY_BE_EMPTY = ("origin", "model_sha256")
 _MOST_TEXT = 500
 # A nanosecond to a fortnight in milliseconds, which does for the other units too.
-_LEAST, _MOST = 1e-6, 1.2e9
+LEAST, MOST = 1e-6, 1.2e9
 _MAY_BE_0 = (f"{METRIC}memory_mb",)  # a model that adds nothing to its interpreter
 _MOST_JSON = {"flags": 100_000, "passport": 1_000_000, "samples_ms": 30_000_000}
 _MOST_SAMPLES = 1_000_000
@@ -47,12 +47,15 @@ class _WrongError(Exception):
 
 def check_columns(columns: Mapping[str, Any], where: str) -> None:
     """Raise DataError where a column is missing or unknown."""
+    missing = [column for column in REQUIRED if column not in columns]
+    if missing:
+        raise DataError(
+            f"{where}: no column {', '.join(missing)}; give a file that `export` wrote, or say "
+            "what a table of your own holds with --column METRIC=COLUMN"
+        )
     for column in columns:
         if column not in REQUIRED and not _METRIC_NAME.fullmatch(str(column)):
             raise DataError(f"{where}: unknown column '{str(column)[:100]}'; remove it, or export again")
-    missing = [column for column in REQUIRED if column not in columns]
-    if missing:
-        raise DataError(f"{where}: no column {', '.join(missing)}; give a file that `export` wrote")
 
 
 def parse_row(cells: Mapping[str, Cell], where: str, origin: str) -> tuple[str, ...]:
@@ -138,12 +141,14 @@ def _number(cells: Mapping[str, Cell], name: str) -> float | None:
 def _metrics(cells: Mapping[str, Cell]) -> dict[str, float]:
     numbers = {name: _number(cells, name) for name in cells if name.startswith(METRIC)}
     latency = numbers[f"{METRIC}latency_ms"]
-    if latency is None or latency <= 0:
+    # A table that somebody imported may hold accuracies alone; what was measured has a latency.
+    only_accuracy = latency is None and numbers.get(f"{METRIC}accuracy") is not None
+    if not only_accuracy and (latency is None or latency <= 0):
         raise _WrongError(f"{METRIC}latency_ms", f"{latency} is not above 0")
     for name, number in numbers.items():
-        least = 0.0 if name in _MAY_BE_0 else _LEAST
-        if number is not None and not least <= number <= _MOST:
-            raise _WrongError(name, f"{number} is not between {least:g} and {_MOST:g}")
+        least = 0.0 if name in _MAY_BE_0 else LEAST
+        if number is not None and not least <= number <= MOST:
+            raise _WrongError(name, f"{number} is not between {least:g} and {MOST:g}")
     return {name.removeprefix(METRIC): number for name, number in numbers.items() if number is not None}
 
 
@@ -179,7 +184,7 @@ def _are_samples(value: Any) -> bool:
         return False
     if sum(map(len, value)) > _MOST_SAMPLES:
         return False
-    return all(type(run) in (int, float) and _LEAST <= run <= _MOST for runs in value for run in runs)
+    return all(type(run) in (int, float) and LEAST <= run <= MOST for runs in value for run in runs)
 
 
 def _are_flags(value: Any) -> bool:

@@ -51,6 +51,11 @@ def effective(gates: Tensor, facts: SpaceFacts) -> Features:
     return _joined([*blocks, *_costs(gates, facts)])
 
 
+def alone(gates: Tensor, facts: SpaceFacts) -> Features:
+    """Return what is effective, or in a space without graphs every choice by itself."""
+    return effective(gates, facts) if facts.graphs else _joined([_slots(gates), *_costs(gates, facts)])
+
+
 class _Edges:
     """The edges of one kind of cell, as differentiable functions of gates [n, slots, choices]."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ehdnas.search.predictor.facts import SpaceFacts
 from ehdnas.search.predictor.features import Features
 from ehdnas.search.predictor.warp import WARPS, Warp
 
@@ -17,22 +19,26 @@ _RATE = 0.1
 _FREEDOM = 4.0  # degrees of freedom of the noise: measurements have outliers
 _LOOSE = 1.0  # the standard deviation of the prior on the log of each weight
 _JITTER = 1e-6
+_LEAST_SPREAD = 0.05  # what hardly ever happens is not blown up to the size of the rest
+_SOLUTIONS = 2
 
 
 class Process(nn.Module):
-    """A fitted process: features [n, d] to the log of the value [n].
+    """A fitted process: features [n, d] to two logs of the value [n, 2].
 
-    The kernel is a linear one, by which every choice adds its cost, and a Matérn one of order 3/2 for what
-    depends on choices together; each group of features has a weight of its own in either.
+    The kernel is a linear one, by which every choice adds its cost, and a stationary one for what depends on
+    choices together; each group of features has a weight of its own in either. There are two solutions: for
+    normal noise, which outliers pull on, and for noise of Student's t, which gives them up.
     """
 
-    def __init__(self, features: int = 0, samples: int = 0) -> None:
+    def __init__(self, features: int = 0, samples: int = 0, smooth: bool = False) -> None:
         super().__init__()
-        sizes = {"mean": (features,), "slope": (features,), "reach": (features,), "level": ()}
-        sizes |= {"support": (samples, features), "pull": (samples,)}
+        sizes = {"mean": (features,), "slope": (features, _SOLUTIONS), "reach": (features,), "level": ()}
+        sizes |= {"support": (samples, features), "pull": (samples, _SOLUTIONS)}
         for name, size in sizes.items():
             self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
         self.register_buffer("kept", torch.zeros(features, dtype=torch.int64))
+        self.register_buffer("smooth", torch.tensor(smooth))
         self.mean: Tensor
         self.slope: Tensor
         self.reach: Tensor
@@ -40,6 +46,7 @@ class Process(nn.Module):
         self.support: Tensor
         self.pull: Tensor
         self.kept: Tensor
+        self.smooth: Tensor
         self.warp = Warp()
 
     @staticmethod
@@ -64,36 +71,75 @@ class Process(nn.Module):
         return process
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return the log of the metric [n] for the features [n, d] of architectures."""
+        """Return the logs of the metric [n, 2], by normal and by robust noise, for the features [n, d]."""
         own = values[:, self.kept].double() - self.mean
-        together = _matern(own * self.reach, self.support) @ self.pull
-        log: Tensor = self.warp.log(own @ self.slope + together + self.level)
-        return log
+        together = _stationary(own * self.reach, self.support, bool(self.smooth)) @ self.pull
+        logs: Tensor = self.warp.log(own @ self.slope + together + self.level)
+        return logs
 
 
-def fit_process(features: Features, values: Tensor, kind: str, seed: int) -> tuple[Process, Tensor]:
-    """Fit a process to the features of samples and their values [n], positive and finite.
+@dataclass(frozen=True)
+class View:
+    """Features of architectures as one process sees them.
 
-    Args:
-        kind: the scale, one of `WARPS`.
-
-    Returns:
-        The process, and what it says [n] of the log of each sample when that one is left out.
+    With `grouped` each group of features has its own weights; without, all have the same, in units of
+    their spread, which leaves little to be learnt from few samples. `smooth` says which stationary
+    kernel is taken.
     """
-    kept = _informative(features.values)
-    inputs = features.values[:, kept].double()
-    process = Process()
-    process.kept, process.mean, process.warp = kept, inputs.mean(0), Warp(kind)
-    problem = _Problem(inputs - process.mean, _numbered(features.groups[kept]), process.warp.fit(values))
-    rows = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))[:_SEARCHED_ON]
-    kernel = problem.of(rows).searched()
-    solution = problem.solved(kernel)
-    process.level = kernel.level
-    process.slope = kernel.linear.exp()[problem.groups].square() * (problem.inputs.T @ solution.pull)
-    process.reach = kernel.reach.exp()[problem.groups]
-    process.support = problem.inputs * process.reach
-    process.pull = solution.pull * kernel.together.exp()
-    return process, process.warp.log(problem.targets - solution.error)
+
+    features: Callable[[Tensor, SpaceFacts], Features]
+    grouped: bool = True
+    smooth: bool = False
+
+
+class Fit:
+    """Processes fitted to subsets of the same samples: values [n] above 0 by features [n, d]."""
+
+    def __init__(self, view: View, features: Features, values: Tensor, kind: str, seed: int) -> None:
+        self.view, self.values, self.kind, self.seed = view, values, kind, seed
+        self.inputs, self.groups = features.values.double(), features.groups
+        self._shared: tuple[Tensor, _Kernel] | None = None
+
+    def on(self, rows: Tensor) -> Process:
+        """Return the process fitted to some rows.
+
+        Where there are more rows than the kernel is searched on, it is searched once: what so many say of
+        a few dozen weights hardly depends on which of them are left out.
+        """
+        problem, process = self._problem(rows, None)
+        if len(rows) <= _SEARCHED_ON:
+            kernel = problem.searched()
+        else:
+            kept, kernel = self._shared or self._search(rows)
+            problem, process = self._problem(rows, kept)
+        return problem.fill(process, kernel)
+
+    def left_out_errors(self, rows: Tensor) -> Tensor:
+        """Return by how much the log of each sample [n] would be off, were it left out."""
+        problem, process = self._problem(rows, None)
+        error = problem.solve(problem.searched()).error
+        logs = process.warp.log(problem.targets - error)
+        return logs - self.values[rows].double().log()
+
+    def _search(self, rows: Tensor) -> tuple[Tensor, _Kernel]:
+        generator = torch.Generator().manual_seed(self.seed)
+        some = rows[torch.randperm(len(rows), generator=generator)[:_SEARCHED_ON]]
+        problem, process = self._problem(some, None)
+        self._shared = process.kept, problem.searched()
+        return self._shared
+
+    def _problem(self, rows: Tensor, kept: Tensor | None) -> tuple[_Problem, Process]:
+        inputs, process = self.inputs[rows], Process(smooth=self.view.smooth)
+        process.kept = _informative(inputs) if kept is None else kept
+        inputs = inputs[:, process.kept]
+        process.mean, process.warp = inputs.mean(0), Warp(self.kind)
+        targets = process.warp.fit(self.values[rows])
+        inputs = inputs - process.mean
+        if self.view.grouped:
+            groups, unit = _numbered(self.groups[process.kept]), torch.ones_like(process.mean)
+        else:
+            groups, unit = torch.zeros_like(process.kept), inputs.std(0).clamp_min(_LEAST_SPREAD)
+        return _Problem(inputs / unit, groups, targets, unit, self.view.smooth), process
 
 
 @dataclass(frozen=True)
@@ -122,14 +168,13 @@ class _Solution:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Centred inputs [n, d], the group of each [d], standardised targets [n]."""
+    """Inputs [n, d], centred and divided by `unit` [d], the group of each [d], standardised targets [n]."""
 
     inputs: Tensor
     groups: Tensor
     targets: Tensor
-
-    def of(self, rows: Tensor) -> _Problem:
-        return _Problem(self.inputs[rows], self.groups, self.targets[rows])
+    unit: Tensor
+    smooth: bool
 
     @torch.enable_grad()
     def searched(self) -> _Kernel:
@@ -144,17 +189,27 @@ class _Problem:
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-            with torch.no_grad():
-                trust = _trust(self._solve(kernel, trust))
+            trust = _trust(self._solution(kernel, trust))
         return _Kernel(*(one.detach() for one in kernel.all))
 
-    def solved(self, kernel: _Kernel) -> _Solution:
-        """Return the solution for all samples, outliers trusted less."""
-        with torch.no_grad():
-            trust = torch.ones_like(self.targets)
-            for _ in range(2):
-                trust = _trust(self._solve(kernel, trust))
-            return self._solve(kernel, trust)
+    def solve(self, kernel: _Kernel) -> _Solution:
+        """Return the solution for noise of Student's t."""
+        trust = torch.ones_like(self.targets)
+        for _ in range(2):
+            trust = _trust(self._solution(kernel, trust))
+        return self._solution(kernel, trust)
+
+    def fill(self, process: Process, kernel: _Kernel) -> Process:
+        """Give a process what it needs to predict, and return it."""
+        normal = self._solution(kernel, torch.ones_like(self.targets))
+        pull = torch.stack([normal.pull, self.solve(kernel).pull], 1)
+        linear = kernel.linear.exp()[self.groups, None].square()
+        process.level = kernel.level
+        process.slope = linear * (self.inputs.T @ pull) / self.unit[:, None]
+        process.reach = kernel.reach.exp()[self.groups] / self.unit
+        process.support = self.inputs * kernel.reach.exp()[self.groups]
+        process.pull = pull * kernel.together.exp()
+        return process
 
     def _first(self) -> _Kernel:
         """Return a kernel to start from: each group explains as much, and the noise is small."""
@@ -169,18 +224,24 @@ class _Problem:
         straight = self.inputs * kernel.linear.exp()[self.groups]
         near = self.inputs * kernel.reach.exp()[self.groups]
         noise = kernel.noise.exp() / trust + _JITTER
-        return straight @ straight.T + kernel.together.exp() * _matern(near, near) + torch.diag(noise)
+        together = kernel.together.exp() * _stationary(near, near, self.smooth)
+        return straight @ straight.T + together + torch.diag(noise)
 
     def _loss(self, kernel: _Kernel, trust: Tensor) -> Tensor:
-        """Return the negative log marginal likelihood (equation 2.30), but for its constant."""
-        factor = torch.linalg.cholesky(self._covariance(kernel, trust))
-        error = (self.targets - kernel.level)[:, None]
-        fit = (error * torch.cholesky_solve(error, factor)).sum() / 2
-        loss: Tensor = fit + factor.diagonal().log().sum()
-        return loss
+        """Return what has the gradient of the negative log marginal likelihood (equation 5.9).
 
-    def _solve(self, kernel: _Kernel, trust: Tensor) -> _Solution:
-        """Return the solution; the errors left out are in closed form (equations 5.10 to 5.12)."""
+        Written out, it takes one inverse; going back through a Cholesky factor takes three times as long.
+        """
+        covariance = self._covariance(kernel, trust)
+        with torch.no_grad():
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+            pull = inverse @ (self.targets - kernel.level)
+            slope = (inverse - torch.outer(pull, pull)) / 2
+        return (covariance * slope).sum() - pull.sum() * kernel.level
+
+    @torch.no_grad()
+    def _solution(self, kernel: _Kernel, trust: Tensor) -> _Solution:
+        """Return the solution at some trust in the samples, errors in closed form (equations 5.10 to 5.12)."""
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(self._covariance(kernel, trust)))
         pull = inverse @ (self.targets - kernel.level)
         variance = inverse.diagonal().reciprocal()
@@ -200,10 +261,16 @@ def _surprise(kernel: _Kernel, first: _Kernel) -> Tensor:
     return torch.stack([(one - other).square().sum() for one, other in pairs]).sum() / (2 * _LOOSE**2)
 
 
-def _matern(one: Tensor, other: Tensor) -> Tensor:
-    """Return the Matérn kernel of order 3/2 (equation 4.17), [n, m], of scaled inputs [n, d] and [m, d]."""
-    norms = one.square().sum(1)[:, None] + other.square().sum(1)
-    distance = math.sqrt(3) * (norms - 2 * one @ other.T).clamp_min(0).add(1e-12).sqrt()
+def _stationary(one: Tensor, other: Tensor, smooth: bool) -> Tensor:
+    """Return a kernel [n, m] of scaled inputs [n, d] and [m, d].
+
+    The squared exponential where it is smooth (equation 4.9), else Matérn's of order 3/2 (equation 4.17).
+    """
+    norms: Tensor = one.square().sum(1)[:, None] + other.square().sum(1)
+    squared: Tensor = (norms - 2 * one @ other.T).clamp_min(0)
+    if smooth:
+        return torch.exp(-squared / 2)
+    distance = math.sqrt(3) * squared.add(1e-12).sqrt()
     kernel: Tensor = (1 + distance) * (-distance).exp()
     return kernel
 

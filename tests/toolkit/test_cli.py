@@ -20,6 +20,12 @@ from ehdnas.settings import Settings
         (["search", "--budget", "latency <= 3 lightyears"], 2, "unknown unit 'lightyears'"),
         (["search", "--budget", "energy <= 3 mJ"], 2, "gives no energy_mj"),
         (["search", "--space", "dart"], 2, "did you mean 'darts'"),
+        (["search", "--predictor", "liner"], 2, "did you mean 'linear'"),
+        (["predict", "DARTS_V2", "--predictor", "liner"], 2, "did you mean 'linear'"),
+        (["profile", "--predictor", "liner", "--samples", "0"], 2, "did you mean 'linear'"),
+        (["profile", "--samples", "5"], 2, "should be 0, or at least 10"),
+        (["profile", "--samples", "0"], 2, "nothing is stored of 'darts'"),
+        (["predict", "DARTS_V2", "--metric", ","], 2, "--metric names none"),
         (["search", "--channels", "7"], 2, "even number of channels"),
         (["search", "--seed", "-1"], 2, "--seed"),
         (["search", "--confidence", "2"], 2, "--confidence"),
@@ -28,6 +34,7 @@ from ehdnas.settings import Settings
         (["train"], 2, "run `ehdnas search` first"),
         (["export"], 2, "run `ehdnas search`, then `ehdnas train`"),
         (["export", "DARTS_V2"], 2, "--untrained"),
+        (["export", "--untrained"], 2, "ehdnas export GENOTYPE --untrained"),
         (["export", "--run", "../../etc"], 2, "is no run"),
         (["export", "DARTS_V9", "--untrained", "--out", "x"], 2, "did you mean"),
         (["report"], 2, "run `ehdnas search` first"),
@@ -41,6 +48,7 @@ from ehdnas.settings import Settings
         (["measure", "nowhere.tflite", "--device", "ehdnas-generic"], 2, "use `ehdnas simulate`"),
         (["simulate", "DARTS_V2", "--device", "local"], 2, "ehdnas measure FILE"),
         (["simulate", "1234"], 2, "4 digits"),
+        (["simulate", "RESNET"], 2, "not a DARTS genotype"),
         (["predict", "DARTS_V2"], 2, "run `ehdnas profile --device ehdnas-generic` first"),
         (["devices", "show", "lokal"], 2, "did you mean 'local'"),
         (["devices", "set", "local", "thread=4"], 2, "did you mean 'threads'"),
@@ -136,7 +144,7 @@ def test_no_command_is_the_help(project, ehdnas):
 
 def test_several_profiled_devices_are_listed_not_guessed(tiny, ehdnas):
     assert ehdnas("profile", "--device", "ehdnas-generic").code == 0
-    (found,) = (tiny / ".ehdnas" / "predictors").iterdir()
+    (found,) = (tiny / ".ehdnas" / "predictors").glob("*.safetensors")
     found.with_name(found.name.replace("ehdnas-generic", "another")).write_bytes(found.read_bytes())
     result = ehdnas("search")
     assert result.code == 2

@@ -98,6 +98,22 @@ def test_a_hostile_file_is_one_line_and_adds_nothing(project, add, ehdnas, old, 
     assert json.loads(ehdnas("measurements", "--json").out)["groups"] == []
 
 
+def test_a_file_without_rows_is_refused(project, add, ehdnas):
+    add()
+    assert ehdnas("measurements", "export", "x.csv").code == 0
+    file = project / "x.csv"
+    for text in ("", file.read_text().splitlines()[0] + "\n"):
+        file.write_text(text)
+        result = ehdnas("measurements", "import", "x.csv")
+        assert result.code == 1 and "holds no rows; nothing was imported" in result.err
+
+
+def test_somebodys_own_table_is_told_how(project, ehdnas):
+    (project / "x.csv").write_text("arch,ms\nRESNET,5\n")
+    result = ehdnas("measurements", "import", "x.csv")
+    assert result.code == 1 and "--column METRIC=COLUMN" in result.err
+
+
 def test_networks_of_a_space_that_is_not_installed_are_kept(add, ehdnas):
     add("[/b]whatever", space="[red]theirs")
     assert ehdnas("measurements", "export", "x.csv").code == 0

@@ -336,6 +336,29 @@ def test_the_command_that_reproduces_holds_settings_and_seed(page):
     assert "--image-size" not in text
 
 
+def test_the_predictor_stands_beside_the_baselines(workspace, finished, page):
+    assert (
+        "this run's 0.981 93.0 % 4.1 % a constant guess – 31.0 %" in page.text
+    )  # a run of an earlier version
+    search = search_record()
+    flops = {
+        "method": "flops",
+        "samples": 200,
+        "spearman": 0.7,
+        "within10": 0.41,
+        "mape": 0.2,
+        "kendall": 0.5,
+    }
+    search["predictor"] |= {
+        "method": "linear",
+        "baselines": [flops, {"method": "op-sum", "problem": "no <b>times</b>"}],
+    }
+    finished.write("search", search)
+    text = page_of(workspace, finished).text
+    assert "linear 0.981 93.0 % 4.1 % flops 0.700 41.0 % 20.0 % op-sum no <b>times</b>" in text
+    assert "a constant guess –" not in text
+
+
 def test_a_predictor_fitted_again_since_gives_no_figure(workspace, finished):
     add_predictor(workspace, spearman=0.5)
     assert "no longer in the workspace" in page_of(workspace, finished).text

@@ -55,6 +55,13 @@ def test_a_genotype_gives_layers_plots_and_json(project, ehdnas):
     assert json.loads((folder / "simulation.json").read_text())["throughput_fps"] == found["throughput_fps"]
 
 
+def test_a_genotype_is_of_the_space_that_is_named(project, ehdnas):
+    found = json.loads(ehdnas("simulate", "RESNET", "--space", "nasbench201", "--json").out)
+    assert found["network"] == "RESNET, c16x8-3x32x32-10-cifar" and found["latency_ms"] > 0
+    (project / "ehdnas.toml").write_text('space = "nasbench201"\n')
+    assert json.loads(ehdnas("simulate", "RESNET", "--json").out)["layers"] == found["layers"]
+
+
 def test_exploring_is_never_slower_and_says_so(project, ehdnas):
     plain, explored = (
         json.loads(ehdnas("simulate", "DARTS_V2", "--device", "zcu102-pipeline", "--json", *flags).out)

@@ -184,8 +184,11 @@ def _show_check(number: int, check: Check) -> None:
 
 
 def _state(device: Device) -> str:
+    from ehdnas.pipeline.conditions import TABLE
     from ehdnas.pipeline.devices import is_reachable
 
+    if device.kind == TABLE:
+        return "imported figures, nothing to reach"
     if not is_reachable(device):
         return f"not there yet: nothing installed reaches kind '{device.kind}'"
     if device.simulated:

@@ -129,7 +129,7 @@ def _export(
     # A genotype in JSON has colons too.
     trained = model is None or model.endswith(".safetensors") or (":" in model and model.strip()[0] != "{")
     if untrained and model is None:
-        raise UsageError("--untrained needs a genotype: ehdnas export DARTS_V2 --untrained --out DIR")
+        raise UsageError("--untrained needs a genotype: ehdnas export GENOTYPE --untrained --out DIR")
     if untrained == trained:
         raise UsageError(
             f"'{model}' with --untrained: random weights are for genotypes" if untrained

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from ehdnas.pipeline.simulate import Simulated
 
 Genotype = Annotated[
-    str, typer.Argument(help="A genotype: a published name, 28 digits, JSON, or a file that holds one.")
+    str,
+    typer.Argument(
+        help="A genotype: a published name, any text form of the space, or a file that holds one."
+    ),
 ]
 Input = Annotated[str, typer.Option("--input", help="CxHxW that a module is fed.")]
 
@@ -85,7 +88,7 @@ def simulate(
     model: Annotated[
         str, typer.Argument(help="A genotype, an .onnx file, or MODULE:FUNCTION that gives an nn.Module.")
     ],
-    device: o.DeviceName = None, channels: o.Channels = None, cells: o.Cells = None,
+    device: o.DeviceName = None, space: o.Space = None, channels: o.Channels = None, cells: o.Cells = None,
     image_size: o.ImageSize = None,
     input_: Input = "3x224x224",
     explore: Annotated[
@@ -94,11 +97,11 @@ def simulate(
     out: o.Out = None, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Simulate a network on an accelerator that is only described; a genotype by default at C=16, 8 cells."""
-    context = o.make_context({"channels": channels, "cells": cells, "image_size": image_size})
-    from ehdnas.pipeline.simulate import network_shape, parse_image, simulate, write_simulation
+    flags = {"space": space, "channels": channels, "cells": cells, "image_size": image_size}
+    context = o.make_context(flags)
+    from ehdnas.pipeline.simulate import model_inputs, simulate, write_simulation
 
-    shape = network_shape(context.settings)
-    found = simulate(model, device or "ehdnas-generic", shape, parse_image(input_), explore)
+    found = simulate(model, device or "ehdnas-generic", model_inputs(context, input_), explore)
     folder = write_simulation(found, out or context.workspace.folder / "simulations")
     if json:
         emit_json("simulate", {**found.as_json(), "folder": str(folder)})
@@ -115,19 +118,19 @@ def calibrate(
     fit: Annotated[str, typer.Option(help="Terms to fit, comma-separated.")] = (
         "layer_overhead_us,ddr_efficiency"
     ),
-    channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
+    space: o.Space = None, channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
     input_: Input = "3x224x224",
     save: Annotated[bool, typer.Option("--save", help="Keep the fitted terms as the device's own.")] = False,
     json: o.Json = False,
 ) -> None:  # fmt: skip
     """Fit a simulated device to latencies measured on the real one; models as `simulate` takes them."""
-    context = o.make_context({"channels": channels, "cells": cells, "image_size": image_size})
+    flags = {"space": space, "channels": channels, "cells": cells, "image_size": image_size}
+    context = o.make_context(flags)
     from ehdnas.pipeline.calibrate import calibrate_device
-    from ehdnas.pipeline.simulate import network_shape, parse_image
+    from ehdnas.pipeline.simulate import model_inputs
 
     terms = [term.strip() for term in fit.split(",") if term.strip()]
-    shape, image = network_shape(context.settings), parse_image(input_)
-    result = calibrate_device(device, file, terms, shape, image, save)
+    result = calibrate_device(device, file, terms, model_inputs(context, input_), save)
     if json:
         emit_json("calibrate", result)
         return
@@ -184,30 +187,76 @@ def _simulation_lines(found: Simulated, folder: Path) -> dict[str, str]:
 
 def predict(
     genotype: Genotype,
-    device: o.DeviceName = None, data: o.Data = None, channels: o.Channels = None, cells: o.Cells = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device, as `ehdnas devices` lists it; or several, comma-separated.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="What is predicted, by name and unit; or several, comma-separated.")
+    ] = "latency_ms",
+    data: o.Data = None, space: o.Space = None, channels: o.Channels = None, cells: o.Cells = None,
     image_size: o.ImageSize = None, confidence: o.Confidence = None, protocol: o.Protocol = None,
-    json: o.Json = False,
+    predictor: o.Predictor = None, json: o.Json = False,
 ) -> None:  # fmt: skip
-    """Predict a network's latency on a profiled device, with its interval."""
-    flags = {"device": device, "data": data, "channels": channels, "cells": cells, "image_size": image_size}
-    context = o.make_context({**flags, "confidence": confidence, "protocol": protocol})
+    """Predict what a network does on profiled devices, with intervals, without running it there."""
+    context = o.make_context({
+        "device": device, "data": data, "space": space, "channels": channels, "cells": cells,
+        "image_size": image_size, "confidence": confidence, "protocol": protocol, "predictor": predictor,
+    })  # fmt: skip
     from ehdnas.pipeline.predict import predict_genotype
 
-    result = predict_genotype(context, genotype)
+    found = predict_genotype(context, genotype, metric)
     if json:
-        emit_json("predict", result)
-        return
-    ends = (
-        f"{result['lower']:.4g} to {result['upper']:.4g} ms at {result['confidence']:.0%}"
-        if result["upper"] is not None
-        else "none: too few samples for this confidence"
-    )
-    emit_pairs({
-        "device": result["device"],
-        "network": result["shape"],
-        "latency": f"{result['value']:.4g} ms predicted",
-        "interval": ends,
-    })  # fmt: skip
+        emit_json("predict", found[0] if len(found) == 1 else {"predictions": found})
+    elif len(found) == 1:
+        emit_pairs(_predicted_lines(found[0]))
+    else:
+        _show_predictions(found)
+
+
+def _predicted_lines(one: dict[str, Any]) -> dict[str, str]:
+    from ehdnas.report.wording import quantity
+
+    name, unit = quantity(one["metric"])
+    held = one["held_out"]
+    return {
+        "device": f"{one['device']} (fitted to {one['basis']} figures)",
+        "network": one["shape"],
+        name: f"{one['value']:.4g} {unit}".rstrip() + " predicted",
+        "interval": _interval(one, f" {unit}".rstrip()),
+        "held out": "not known" if held is None else
+        f"{held['within10']:.1%} of {held['samples']} networks within 10 %, mean error {held['mape']:.1%}",
+        "predictor": one["method"],
+    }  # fmt: skip
+
+
+def _interval(one: dict[str, Any], unit: str) -> str:
+    if one["upper"] is None:
+        number = "so few" if one["held_out"] is None else str(one["held_out"]["samples"])
+        return f"none: {number} held-out networks cannot promise one at {100 * one['confidence']:g} %"
+    return f"{one['lower']:.4g} to {one['upper']:.4g}{unit} at {100 * one['confidence']:g} %"
+
+
+def _show_predictions(found: list[dict[str, Any]]) -> None:
+    """Show a table a metric, a line a device; why there is no interval is said where one alone is asked."""
+    from ehdnas.report.wording import quantity
+
+    interval = f"at {100 * found[0]['confidence']:g} %"
+    for metric in dict.fromkeys(one["metric"] for one in found):
+        rows = [_predicted_cells(one) for one in found if one["metric"] == metric]
+        name, unit = quantity(metric)
+        title = f"{name} ({unit})" if unit else name
+        emit_table(["device", "predicted", interval, "within 10 %", "fitted to"], rows, title)
+
+
+def _predicted_cells(one: dict[str, Any]) -> list[str]:
+    held = one["held_out"]
+    return [
+        one["device"],
+        f"{one['value']:.4g}",
+        "none" if one["upper"] is None else f"{one['lower']:.4g} to {one['upper']:.4g}",
+        "not known" if held is None else f"{held['within10']:.1%} of {held['samples']}",
+        one["basis"],
+    ]
 
 
 def config(json: o.Json = False) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ehdnas.cli import options as o
-from ehdnas.cli.output import emit_json, emit_pairs, emit_table
+from ehdnas.cli.output import emit_indented, emit_json, emit_pairs, emit_table
 from ehdnas.core.errors import BudgetError
 from ehdnas.settings import Settings
 
@@ -21,8 +21,8 @@ def run(
     data: o.Data = None, device: o.DeviceName = None, budget: o.Budget = None, space: o.Space = None,
     channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
     codesign: o.Codesign = None, confidence: o.Confidence = None, samples: o.Samples = None,
-    protocol: o.Protocol = None, search_epochs: o.SearchEpochs = None, train_epochs: o.TrainEpochs = None,
-    batch_size: o.BatchSize = None,
+    protocol: o.Protocol = None, predictor: o.Predictor = None, search_epochs: o.SearchEpochs = None,
+    train_epochs: o.TrainEpochs = None, batch_size: o.BatchSize = None,
     learning_rate: o.LearningRate = None, exclude: o.Exclude = None, seed: o.Seed = None,
     targets: Annotated[str | None, typer.Option(help="Formats to export, comma-separated.")] = None,
     resume: o.Resume = False, json: o.Json = False,
@@ -46,7 +46,8 @@ def profile(
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop measuring after this long.")] = None,
     ops: Annotated[bool, typer.Option("--ops", help="Time single operations and cells instead.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Measure on even if it no longer helps.")] = False,
-    protocol: o.Protocol = None, seed: o.Seed = None, resume: o.Resume = False, json: o.Json = False,
+    protocol: o.Protocol = None, predictor: o.Predictor = None, seed: o.Seed = None,
+    resume: o.Resume = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Measure sampled networks on a device and fit its predictor. Nothing is measured twice."""
     context = o.make_context(_given(locals()))
@@ -59,15 +60,30 @@ def profile(
     if json:
         emit_json("profile", result)
         return
-    held_out = result["held_out"]
     emit_pairs({
         "device": f"{result['device']} ({result['basis']})",
         "metric": result["metric"],
-        "held out": f"{held_out['samples']} networks, each predicted by a fit that had not seen it",
-        "rank correlation": f"{held_out['spearman']:.3f} (Spearman)",
-        "within 10 %": f"{held_out['within10']:.1%} (a constant guess: {held_out['constant_within10']:.1%})",
-        "mean error": f"{held_out['mape']:.1%}",
+        "predictor": result["method"],
+        "held out": f"{result['held_out']['samples']} networks, each predicted by a fit that had not seen it",
     })  # fmt: skip
+    typer.echo()
+    _show_held_out(result)
+
+
+def _show_held_out(result: dict[str, Any]) -> None:
+    """Show how good the predictor is beside what simpler ones make of the same networks."""
+    rows = [{"method": result["method"], **result["held_out"]}, *result["baselines"]]
+    emit_table(
+        ["predictor", "rank correlation", "within 10 %", "mean error"],
+        [
+            [row["method"], f"{row['spearman']:.3f}", f"{row['within10']:.1%}", f"{row['mape']:.1%}"]
+            for row in rows
+            if "problem" not in row
+        ],
+    )
+    for row in rows:
+        if "problem" in row:
+            emit_indented(f"{row['method']}: {row['problem']}", 0)
 
 
 def _profile_ops(context: Context, minutes: float | None, json: bool) -> None:
@@ -106,9 +122,9 @@ def search(
     data: o.Data = None, device: o.DeviceName = None, budget: o.Budget = None, space: o.Space = None,
     channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
     codesign: o.Codesign = None, confidence: o.Confidence = None, samples: o.Samples = None,
-    protocol: o.Protocol = None, search_epochs: o.SearchEpochs = None, batch_size: o.BatchSize = None,
-    learning_rate: o.LearningRate = None, exclude: o.Exclude = None, seed: o.Seed = None,
-    resume: o.Resume = False, json: o.Json = False,
+    protocol: o.Protocol = None, predictor: o.Predictor = None, search_epochs: o.SearchEpochs = None,
+    batch_size: o.BatchSize = None, learning_rate: o.LearningRate = None, exclude: o.Exclude = None,
+    seed: o.Seed = None, resume: o.Resume = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Search for the most accurate network within the budget. Exits 3 when no network can meet it."""
     context = o.make_context(_given(locals()), o.resumed(resume))

@@ -12,6 +12,7 @@ import typer
 
 from ehdnas.cli import options as o
 from ehdnas.cli.output import emit_json, emit_pairs, emit_table
+from ehdnas.core.errors import UsageError
 
 if TYPE_CHECKING:
     from ehdnas.profilers.store.store import Group
@@ -61,9 +62,27 @@ def export(file: File, device: o.DeviceName = None, json: o.Json = False) -> Non
 def import_(
     file: File,
     origin: Annotated[str, typer.Option(help="Where they come from; the file's name by default.")] = "",
-    json: o.Json = False,
-) -> None:
-    """Add the measurements of a file; those measured here go before them."""
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a table of your own: a metric's column; for percent, accuracy=COLUMN%.",
+                     metavar="METRIC=COLUMN"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Of a table of your own: the name its figures go under.")
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="Of a table of your own: the networks' size, as `list` shows sizes.")
+    ] = None,
+    space: o.Space = None, json: o.Json = False,
+) -> None:  # fmt: skip
+    """Add the measurements of a file; those measured here go before them.
+
+    The file is one that `export` wrote, or a table of your own with a network a row: a column arch or
+    genotype, and the columns that --column names. A table becomes a device of its own, which `predict` knows.
+    """
+    if column or device or shape or space:
+        _import_table(file, origin, column or [], device, shape, space, json)
+        return
     from ehdnas.pipeline.measurements import import_measurements
     from ehdnas.workspace import find_workspace
 
@@ -72,6 +91,32 @@ def import_(
         emit_json("measurements", {"file": str(file), "added": added, "known": known})
     else:
         emit_pairs({"added": f"{added} measurements", "known before": str(known)})
+
+
+def _import_table(
+    file: Path, origin: str, columns: list[str], device: str | None, shape: str | None, space: str | None,
+    json: bool,
+) -> None:  # fmt: skip
+    if not columns or device is None or shape is None:
+        raise UsageError(
+            "a table of your own needs --column METRIC=COLUMN, --device NAME and --shape, as in --column "
+            "latency_ms=raspi4_ms --device raspi4 --shape c16x15-3x32x32-10-cifar"
+        )
+    context = o.make_context({"space": space})
+    from ehdnas.pipeline.tables import import_table, parse_columns
+
+    parsed = parse_columns(columns)
+    done = import_table(context.workspace, file, context.space, device, shape, parsed, origin)
+    if json:
+        emit_json("measurements", {"file": str(file), "device": device, **asdict(done)})
+        return
+    emit_pairs({
+        "device": f"{device} (a table; how its figures were measured is not known)",
+        "added": f"{done.added} networks",
+        "known before": str(done.known),
+        "left out": f"{done.empty} rows without a figure, {done.invalid} of networks that are not valid",
+        "next": f"ehdnas profile --device {device} --space {context.space.name}",
+    })  # fmt: skip
 
 
 def _title(group: Group) -> str:

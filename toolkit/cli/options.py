@@ -25,8 +25,11 @@ Codesign = Annotated[
 ]
 Confidence = Annotated[float | None, typer.Option(help="How sure the search must be of the budget.")]
 Seed = Annotated[int | None, typer.Option(help="Fixes everything random.")]
-Samples = Annotated[int | None, typer.Option(help="Networks to measure.")]
+Samples = Annotated[
+    int | None, typer.Option(help="Networks to measure; 0 fits the predictor to those there are.")
+]
 Protocol = Annotated[str | None, typer.Option(help="standard or quick; quick is never used for a verdict.")]
+Predictor = Annotated[str | None, typer.Option(help="Method that the device's figures are predicted by.")]
 SearchEpochs = Annotated[int | None, typer.Option(help="Epochs of the search.")]
 TrainEpochs = Annotated[int | None, typer.Option(help="Epochs of the final training.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]

@@ -35,11 +35,17 @@ class Screen:
     def say(self, text: str) -> None:
         """Show a line."""
         check()
-        self.console.print(text, markup=False)
+        self.console.print(self._fitted(text), markup=False)
 
     def warn(self, text: str) -> None:
         """Show a line that should not be missed."""
-        self.console.print(text, style="yellow", markup=False)
+        self.console.print(self._fitted(text), style="yellow", markup=False)
+
+    def _fitted(self, text: str) -> str:
+        """Return a line as it is or, on a terminal too narrow for it, broken between words."""
+        if not self.console.is_terminal or len(text) <= self.console.width:
+            return text
+        return "\n  ".join(_words(text, max(self.console.width - 2, _LEAST)))
 
     def progress(self, done: int, total: int, text: str) -> None:
         """Show how far the stage is: a bar on a terminal, a line every few seconds elsewhere."""

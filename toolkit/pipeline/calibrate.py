@@ -8,22 +8,20 @@ from typing import Any
 from ehdnas.core.errors import UsageError
 from ehdnas.core.layers import LayerTable
 from ehdnas.pipeline.devices import find_device, set_options
-from ehdnas.pipeline.simulate import layer_table_of
+from ehdnas.pipeline.simulate import ModelInputs, layer_table_of
 from ehdnas.profilers.base import find_profiler
 from ehdnas.profilers.e2e_perf.calibrate import calibrate, read_calibration
 from ehdnas.profilers.e2e_perf.generic.realistic import GenericRealistic
 from ehdnas.profilers.e2e_perf.profiler import E2EPerfProfiler
-from ehdnas.search.spaces.base import NetworkShape
 
 
 def calibrate_device(
-    name: str, path: Path, terms: list[str], shape: NetworkShape, image: tuple[int, int, int], save: bool
+    name: str, path: Path, terms: list[str], inputs: ModelInputs, save: bool
 ) -> dict[str, Any]:
     """Fit a device's free terms to a CSV file of `model,latency_ms`; return the terms and each row's error.
 
     Args:
-        shape: the size of the networks that the file gives as genotypes.
-        image: what modules are fed, (C, H, W).
+        inputs: what the file's genotypes are of, and what its modules are fed.
         save: lay the fitted terms over the device's options, in the user's folder.
 
     Raises:
@@ -37,7 +35,7 @@ def calibrate_device(
 
     def resolve(model: str) -> LayerTable:
         models.append(model)
-        return layer_table_of(model, shape, image)
+        return layer_table_of(model, inputs)
 
     rows = read_calibration(path, resolve)
     before = profiler.accelerator

@@ -9,6 +9,9 @@ from typing import Any
 from ehdnas.core.device import Device
 from ehdnas.profilers.protocol import Protocol
 
+TABLE = "table"
+"""The kind of a device that exists as imported figures alone: nothing reaches it, so it takes no more."""
+
 # The options that change what a clock says; the others only say how the device is reached.
 _TIMED_WITH = ("cpus", "delegate", "delegate_options", "tool", "clock")
 
@@ -17,6 +20,8 @@ def conditions(device: Device, protocol: Protocol) -> str:
     """Return what, besides the network, a measurement depends on: protocol, runtime, accelerator."""
     if device.simulated:
         return f"simulated-{_hash(device.options)}"
+    if device.kind == TABLE:
+        return "unknown"  # how its figures were taken is not known, whatever is asked for here
     text = f"{protocol.settings_hash}-{device.runtime}-t{device.threads}"
     if device.precision != "fp32":
         text += f"-{device.precision}"

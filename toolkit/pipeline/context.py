@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from ehdnas.core.device import Device
 from ehdnas.core.errors import UsageError
 from ehdnas.core.images.dataset import Dataset, load_data
 from ehdnas.pipeline.boards import find_boards
+from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.reporter import Reporter
+from ehdnas.pipeline.tables import shape_of_table
 from ehdnas.profilers.base import TableProfiler, find_profiler
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.loop import Loop
+from ehdnas.search.predictor.facts import SpaceFacts, facts_of
 from ehdnas.search.recipes import Recipe, recipe_for
 from ehdnas.search.spaces.base import NetworkShape, Space, find_space
 from ehdnas.settings import Settings
@@ -53,9 +57,16 @@ class Context:
         """The kind of data set: `digits`, `cifar10` or `images`."""
         return self.settings.data.partition(":")[0]
 
+    @property
+    def facts(self) -> SpaceFacts:
+        """The space's graphs and what its choices cost at this size, by their layers."""
+        return _facts(self.space, self.shape)
+
     @cached_property
     def shape(self) -> NetworkShape:
-        """The size of the networks: as set, else what suits the data."""
+        """The size of the networks: that of an imported table's, else as set, else what suits the data."""
+        if (tabled := self._tabled_shape()) is not None:
+            return tabled
         image = self.dataset.image_shape
         imagenet = min(image[1:]) >= _IMAGENET_STEM_FROM
         channels, cells = _SIZES["imagenet" if imagenet else self.kind]
@@ -74,6 +85,13 @@ class Context:
         """The device: as set, else the only one profiled here, else the built-in simulated default."""
         device = self._found[0]
         return codesigned(device) if self.settings.codesign else device
+
+    def having(self, **settings: Any) -> Context:
+        """Return the context with other settings, none of them of the data: those are not loaded again."""
+        other = replace(self, settings=self.settings.model_copy(update=settings))
+        if "dataset" in vars(self):
+            vars(other)["dataset"] = self.dataset
+        return other
 
     @property
     def boards(self) -> list[Device]:
@@ -134,6 +152,13 @@ class Context:
             **more,
         }
 
+    def _tabled_shape(self) -> NetworkShape | None:
+        with suppress(UsageError):  # which device is meant is asked again where it matters
+            device = self._found[0]
+            if device.kind == TABLE:
+                return shape_of_table(device)
+        return None
+
     def _only_profiled(self) -> str | None:
         # After the device's own name, which may have dashes: space, shape, metric and conditions.
         files = self.workspace.predictors.glob("*.safetensors")
@@ -143,6 +168,11 @@ class Context:
                 f"several devices are profiled here: {', '.join(found)}; choose one with --device"
             )
         return found[0] if found else None
+
+
+@lru_cache(maxsize=8)
+def _facts(space: Space, shape: NetworkShape) -> SpaceFacts:
+    return facts_of(space, shape)  # a second or two, in which every layer is traced: once in a process
 
 
 def codesigned(device: Device) -> Device:

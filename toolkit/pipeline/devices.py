@@ -18,6 +18,7 @@ from ehdnas.core.files import write_text
 from ehdnas.core.plugins import plugin_names
 from ehdnas.core.remote.adb import SERIAL
 from ehdnas.core.text import nearest
+from ehdnas.pipeline.conditions import TABLE
 from ehdnas.profilers.devices import builtin_devices
 
 _HOSTLESS = ("local", "e2e_perf")
@@ -84,6 +85,29 @@ def add_board(name: str, family: str, assignments: list[str]) -> Device:
         UsageError: as `copy_device` does, or `family` is itself a board of another device.
     """
     return _add_own(name, {"board_of": find_device(family).name}, assignments)
+
+
+def table_device(name: str, shape: str, title: str) -> Device:
+    """Return the device that a table's figures are kept under; it is added where there is none yet.
+
+    Raises:
+        UsageError: a device that is measured has this name, or one whose networks are of another shape.
+    """
+    if name in device_files():
+        device = find_device(name)
+        if device.kind != TABLE:
+            raise UsageError(
+                f"device '{name}' is measured, and how a table's figures were taken is not known; so that "
+                f"the two are never mixed, give the table a name of its own, such as {name}-table"
+            )
+        if device.options.get("shape") != shape:
+            raise UsageError(
+                f"device '{name}' is a table of networks of shape {device.options.get('shape')}; give those "
+                "of another a device of their own"
+            )
+        return device
+    table = {"kind": TABLE, "title": title, "precision": "unknown", "options": {"shape": shape}}
+    return _add_own(name, table, [])
 
 
 def set_device(name: str, assignments: list[str]) -> Device:

@@ -56,7 +56,7 @@ def heed_mapping(context: Context) -> Context:
                 "name the choices to leave out"
             )
         return context
-    whole = _excluding(context, "") if asked else context
+    whole = context.having(exclude="") if asked else context
     left_out = {name.strip() for name in whole.settings.exclude.split(",")}
     unmapped = [one for one in check_choices(whole) if not one.maps and one.choice not in left_out]
     for one in unmapped:
@@ -66,14 +66,7 @@ def heed_mapping(context: Context) -> Context:
         context.reporter.say("search: every choice maps on the Edge TPU, by the static check")
     if not asked:
         return context
-    return _excluding(whole, ",".join(one.choice for one in unmapped))
-
-
-def _excluding(context: Context, names: str) -> Context:
-    changed = replace(context, settings=context.settings.model_copy(update={"exclude": names}))
-    if "dataset" in vars(context):  # loaded once, however many images it takes
-        vars(changed)["dataset"] = context.dataset
-    return changed
+    return whole.having(exclude=",".join(one.choice for one in unmapped))
 
 
 def check_choices(context: Context) -> list[ChoiceVerdict]:

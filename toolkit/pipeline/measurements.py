@@ -50,13 +50,16 @@ def import_measurements(workspace: Workspace, path: Path, origin: str = "") -> t
     """Add a file's measurements; return how many were added, and how many were known before.
 
     Raises:
-        DataError: something in the file cannot be right; nothing of it was added.
+        DataError: something in the file cannot be right, and nothing of it was added; or it holds no rows.
         UsageError: the suffix is none of an exported file.
     """
     if not path.is_file():
         raise DataError(f"no such file: {path}")
     with MeasurementStore(workspace.database) as store:
-        return exchange.import_(store, path, origin, _checker())
+        added, known = exchange.import_(store, path, origin, _checker())
+    if not added + known:
+        raise DataError(f"{path} holds no rows; nothing was imported")
+    return added, known
 
 
 def _checker() -> Callable[[str, str], None]:

@@ -20,6 +20,11 @@ from ehdnas.search.spaces.base import Architecture, NetworkShape, Space
 PROTOCOLS = {protocol.name: protocol for protocol in (STANDARD, QUICK)}
 
 
+def find_protocol(name: str) -> Protocol:
+    """Return the protocol that the setting of this name means."""
+    return PROTOCOLS[name]
+
+
 class Instrument:
     """Takes measurements of architectures of one space and shape on one device.
 
@@ -82,17 +87,63 @@ class Instrument:
             return self.measure_file(self.candidates.export(architecture, Path(folder)))
 
 
-class Meter:
+class Records:
+    """What is stored of networks of one space and shape on one device, by one protocol; nothing is taken.
+
+    So they can be had of a board that is out of reach, and of a device that exists as a table alone.
+    """
+
+    def __init__(
+        self, device: Device, space: Space, shape: NetworkShape, protocol: Protocol, store: MeasurementStore
+    ) -> None:
+        self.device = device
+        self.space = space
+        self.shape = shape
+        self.protocol = protocol
+        self.store = store
+
+    def measured(self) -> list[tuple[Architecture, Measurement]]:
+        """Return all that is stored, oldest first."""
+        rows = self._all(self.space.name)
+        return [(self.space.parse(subject), measurement) for subject, measurement in rows]
+
+    def parts(self) -> dict[str, Measurement]:
+        """Return, by what they are kept under, the parts of this space's networks that were timed alone."""
+        return dict(self._all(self._parts))
+
+    def key(self, architecture: Architecture) -> Key:
+        """Return what the store keeps the measurement of an architecture under."""
+        return self._key(self.space.name, self.space.text(architecture))
+
+    def part_key(self, subject: str) -> Key:
+        """Return what the store keeps the measurement of a part of this space's networks under."""
+        return self._key(self._parts, subject)
+
+    @property
+    def _parts(self) -> str:
+        return f"{self.space.name}:parts"
+
+    def _all(self, space: str) -> list[tuple[str, Measurement]]:
+        of = self._key(space, "")
+        return self.store.all(of.device, of.space, of.shape, of.precision, of.protocol)
+
+    def _key(self, space: str, subject: str) -> Key:
+        return Key(
+            device=self.device.family,
+            space=space,
+            shape=str(self.shape),
+            subject=subject,
+            precision=self.device.precision,
+            protocol=conditions(self.device, self.protocol),
+        )
+
+
+class Meter(Records):
     """An instrument with a memory: what is in the store is never measured again."""
 
     def __init__(self, instrument: Instrument, store: MeasurementStore) -> None:
+        super().__init__(instrument.device, instrument.space, instrument.shape, instrument.protocol, store)
         self.instrument = instrument
-        self.store = store
-
-    @property
-    def device(self) -> Device:
-        """The device measured on."""
-        return self.instrument.device
 
     def measure(self, architecture: Architecture) -> Measurement:
         """Return the measurement of an architecture, taken now unless it is in the store."""
@@ -116,28 +167,3 @@ class Meter:
         """Measure architectures that are not in the store, and add those that fit in one transaction."""
         found = zip(architectures, self.instrument.take_many(architectures), strict=True)
         self.store.add_many([(self.key(one), taken) for one, taken in found if taken is not None])
-
-    def measured(self) -> list[tuple[Architecture, Measurement]]:
-        """Return all that is stored for this device, space, shape and protocol, oldest first."""
-        one = self.key(self.instrument.space.reference)
-        rows = self.store.all(one.device, one.space, one.shape, one.precision, one.protocol)
-        return [(self.instrument.space.parse(subject), measurement) for subject, measurement in rows]
-
-    def key(self, architecture: Architecture) -> Key:
-        """Return what the store keeps the measurement of an architecture under."""
-        return self._key(self.instrument.space.name, self.instrument.space.text(architecture))
-
-    def part_key(self, subject: str) -> Key:
-        """Return what the store keeps the measurement of a part of this space's networks under."""
-        return self._key(f"{self.instrument.space.name}:parts", subject)
-
-    def _key(self, space: str, subject: str) -> Key:
-        of = self.instrument
-        return Key(
-            device=of.device.family,
-            space=space,
-            shape=str(of.shape),
-            subject=subject,
-            precision=of.device.precision,
-            protocol=conditions(of.device, of.protocol),
-        )

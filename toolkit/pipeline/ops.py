@@ -8,20 +8,23 @@ from whole networks is for; EH-DNAS (arXiv 2111.12299) compares itself with such
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ehdnas.core.errors import UsageError
 from ehdnas.core.graph import trace
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.fleet import measure_on_boards
 from ehdnas.pipeline.measuring import Limit
-from ehdnas.pipeline.meter import Meter
+from ehdnas.pipeline.meter import Meter, Records
+from ehdnas.search.predictor.facts import OP_LATENCY, Costs, SpaceFacts
 from ehdnas.search.predictor.quality import Quality, quality_of
-from ehdnas.search.spaces.base import Architecture, Image, Part, Parts, Space
+from ehdnas.search.spaces.base import Image, NetworkShape, Part, Parts, Space
 
 _FEW = 3  # measured networks, below which the sum is compared with nothing
 
@@ -82,7 +85,7 @@ def profile_ops(context: Context, meter: Meter, minutes: float | None = None) ->
     return OpTable(
         _rows(meter, operations.parts),
         _rows(meter, cells.parts),
-        _sum_quality(context.space, meter, parts, operations),
+        _sum_quality(meter, with_operation_times(meter, context.facts)),
     )
 
 
@@ -151,18 +154,63 @@ def _rows(meter: Meter, parts: dict[str, Part]) -> list[OpTime]:
     ]
 
 
-def _sum_quality(space: Space, meter: Meter, parts: Parts, distinct: _Distinct) -> Quality | None:
+def with_operation_times(records: Records, facts: SpaceFacts) -> SpaceFacts:
+    """Return the facts with what every operation takes alone, `OP_LATENCY` in ms, among the costs.
+
+    They are as given where there are no costs to lay them beside, or where an operation of the space was
+    not timed on this device, at this shape and by this protocol.
+    """
+    stored = records.parts()
+    if facts.costs is None or not stored:
+        return facts
+    subjects = _subjects(records.space, records.shape)
+    if not subjects.every <= stored.keys():
+        return facts
+
+    def total(group: tuple[str, ...]) -> float:
+        return sum(stored[subject].metric("latency_ms") for subject in group)
+
+    costs = facts.costs
+    chosen = torch.zeros(*costs.chosen.shape[:2], 1, dtype=torch.float64)
+    for (slot, choice), group in subjects.chosen.items():
+        chosen[slot, choice, 0] = total(group)
+    fixed = torch.tensor([total(subjects.fixed)], dtype=torch.float64)
+    names = (*costs.names, OP_LATENCY)
+    return replace(
+        facts, costs=Costs(names, torch.cat([costs.chosen, chosen], 2), torch.cat([costs.fixed, fixed]))
+    )
+
+
+@dataclass(frozen=True)
+class _Subjects:
+    """A space's parts by what they are kept under, those left out that do nothing, and so take no time."""
+
+    fixed: tuple[str, ...]
+    chosen: dict[tuple[int, int], tuple[str, ...]]
+
+    @property
+    def every(self) -> frozenset[str]:
+        return frozenset(self.fixed).union(*self.chosen.values())
+
+
+@lru_cache(maxsize=4)
+def _subjects(space: Space, shape: NetworkShape) -> _Subjects:
+    """Return the subjects of a space at one shape; seconds, in which every part is traced once."""
+    parts, distinct = space.parts(shape), _Distinct()
+
+    def named(group: tuple[Part, ...]) -> tuple[str, ...]:
+        return tuple(subject for part in group if (subject := distinct.subject(part)))
+
+    return _Subjects(named(parts.fixed), {slot: named(group) for slot, group in parts.chosen.items()})
+
+
+def _sum_quality(records: Records, facts: SpaceFacts) -> Quality | None:
     """Compare the sum of the operations with whole networks that are measured; None where few are."""
-    measured = meter.measured()
-    stored = {subject: meter.store.find(meter.part_key(subject)) for subject in distinct.parts}
-    if len(measured) < _FEW or not all(stored.values()):
+    measured = [(one, taken) for one, taken in records.measured() if "latency_ms" in taken.metrics]
+    if len(measured) < _FEW:
         return None
-    times = {subject: one.metric("latency_ms") for subject, one in stored.items() if one is not None}
-
-    def total(architecture: Architecture) -> float:
-        slots = enumerate(space.effective(architecture).choices)
-        chosen = [part for slot in slots for part in parts.chosen.get(slot, ())]
-        return sum(times.get(distinct.subject(part), 0.0) for part in [*parts.fixed, *chosen])
-
-    sums = np.array([total(architecture) for architecture, _ in measured])
-    return quality_of(sums, np.array([one.metric("latency_ms") for _, one in measured]))
+    gates = records.space.encode_all([architecture for architecture, _ in measured]).double()
+    sums = facts.total(gates, OP_LATENCY)
+    if sums is None:
+        return None
+    return quality_of(sums.numpy(), np.array([one.metric("latency_ms") for _, one in measured]))

@@ -1,4 +1,4 @@
-"""What the predictor says of one network."""
+"""What the predictors of one or several devices say of one network."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any
 import torch
 
 from ehdnas.core.errors import DataError, UsageError
+from ehdnas.pipeline.baselines import figures_of
 from ehdnas.pipeline.context import Context
-from ehdnas.pipeline.profile import identity_of, predictor_path
-from ehdnas.search.predictor.embedding import EmbeddingPredictor
+from ehdnas.pipeline.devices import find_device
+from ehdnas.pipeline.predictors import basis_of, fit, open_records, require_method, stored_predictor
+from ehdnas.search.predictor.base import MIN_SAMPLES, Predictor
+from ehdnas.search.spaces.base import Architecture
 
 _MAX_GENOTYPE_BYTES = 100_000
 
@@ -38,21 +41,37 @@ def read_genotype(text: str) -> str:
     return text
 
 
-def predict_genotype(context: Context, genotype: str) -> dict[str, Any]:
-    """Return the predicted latency of a network on a profiled device, and its interval.
+def predict_genotype(context: Context, genotype: str, metrics: str) -> list[dict[str, Any]]:
+    """Return what is predicted for a network, a record for each device and metric.
+
+    Args:
+        metrics: one or several by their unit-bearing names, comma-separated, such as `latency_ms,energy_mj`.
+            The devices are those that the settings name, comma-separated likewise; boards of one device
+            count as that device.
 
     Raises:
-        UsageError: the device has not been profiled for this network size.
+        UsageError: a device has not been profiled for this network size, or does not give a metric.
     """
-    path = predictor_path(context, "latency_ms")
-    if not path.is_file():
-        raise UsageError(
-            f"device '{context.device.name}' is not profiled for {context.shape} by the "
-            f"{context.settings.protocol} protocol; run `ehdnas profile --device {context.device.name}` first"
-        )
-    predictor = EmbeddingPredictor(identity_of(context, "latency_ms"))
-    predictor.restore(path)
-    gates = context.space.encode_all([context.space.parse(read_genotype(genotype))])
+    require_method(context)
+    architecture = context.space.parse(read_genotype(genotype))
+    named = [name.strip() for name in metrics.split(",") if name.strip()]
+    if not named:
+        raise UsageError("--metric names none; the usual one is latency_ms")
+    found = []
+    for of_device in _each_device(context):
+        found += [_predict(of_device, architecture, metric) for metric in dict.fromkeys(named)]
+    return found
+
+
+def _each_device(context: Context) -> list[Context]:
+    names = [name.strip() for name in (context.settings.device or "").split(",") if name.strip()]
+    families = list(dict.fromkeys(find_device(name).family for name in names))
+    return [context.having(device=name) for name in families] if len(families) > 1 else [context]
+
+
+def _predict(context: Context, architecture: Architecture, metric: str) -> dict[str, Any]:
+    predictor = _predictor(context, metric)
+    gates = context.space.encode_all([architecture])
     confidence = context.settings.confidence
     with torch.no_grad():
         lower, upper = (float(end) for end in predictor.interval(gates, confidence))
@@ -61,9 +80,33 @@ def predict_genotype(context: Context, genotype: str) -> dict[str, Any]:
     return {
         "device": context.device.name,
         "shape": str(context.shape),
-        "metric": "latency_ms",
+        "metric": metric,
         "value": value,
         "confidence": confidence,
         "lower": lower if promised else None,
         "upper": upper if promised else None,
+        "basis": basis_of(context.device),
+        "method": predictor.identity.method,
+        "held_out": None if predictor.quality is None else figures_of(predictor.quality),
     }
+
+
+def _predictor(context: Context, metric: str) -> Predictor:
+    """Return the stored predictor, or one fitted to what is stored: imported or measured figures, say."""
+    if not context.workspace.database.is_file():
+        raise UsageError(_nothing(context))
+    records = open_records(context)
+    found = stored_predictor(context, records, metric)
+    if found is not None:
+        return found
+    if len(records.measured()) < MIN_SAMPLES:
+        raise UsageError(_nothing(context))
+    return fit(context, records, metric)
+
+
+def _nothing(context: Context) -> str:
+    name, space = context.device.name, context.space.name
+    return (
+        f"device '{name}' is not profiled for {context.shape} of '{space}' by the "
+        f"{context.settings.protocol} protocol; run `ehdnas profile --device {name}` first"
+    )

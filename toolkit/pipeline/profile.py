@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,21 +13,29 @@ import torch
 
 from ehdnas.core.budget import Budget
 from ehdnas.core.device import Device
-from ehdnas.core.errors import DataError, UsageError
+from ehdnas.core.errors import UsageError
 from ehdnas.core.images.dataset import normalise
-from ehdnas.core.measurement import Measurement
 from ehdnas.core.text import duration
+from ehdnas.pipeline.baselines import baselines_of, figures_of
 from ehdnas.pipeline.candidates import Candidates, Images, require_possible
-from ehdnas.pipeline.conditions import conditions
+from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.measuring import Limit, label, measure
-from ehdnas.pipeline.meter import PROTOCOLS, Instrument, Meter
+from ehdnas.pipeline.meter import PROTOCOLS, Instrument, Meter, Records
+from ehdnas.pipeline.predictors import (
+    basis_of,
+    fit,
+    fitted,
+    open_records,
+    require_method,
+    samples,
+    stored_predictor,
+    unfitted,
+)
 from ehdnas.profilers.base import find_profiler
 from ehdnas.profilers.store.store import MeasurementStore
 from ehdnas.search.loop import step_seed
-from ehdnas.search.predictor.base import MIN_SAMPLES, Identity, Predictor
-from ehdnas.search.predictor.embedding import EmbeddingPredictor
-from ehdnas.search.predictor.quality import Quality
+from ehdnas.search.predictor.base import Predictor
 from ehdnas.search.spaces.base import Architecture, Space
 from ehdnas.settings import export_options
 
@@ -41,22 +47,31 @@ _CALIBRATION_IMAGES = 32
 
 @dataclass(frozen=True)
 class Profile:
-    """A profiled device: what was measured and how good the predictor is."""
+    """A profiled device: how good its predictor is, and what simpler ones make of the same networks."""
 
-    device: str
     metric: str
     predictor: Predictor
-    meter: Meter
+    records: Records
+    baselines: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def meter(self) -> Meter:
+        """What measures more networks there; only where the device can be measured."""
+        assert isinstance(self.records, Meter)
+        return self.records
 
     def summary(self) -> dict[str, Any]:
         """Return the result as JSON-able data."""
-        quality = self.predictor.quality
-        assert quality is not None
-        figures = {
-            key: value for key, value in asdict(quality).items() if key not in ("predicted", "measured")
+        assert self.predictor.quality is not None
+        device = self.records.device
+        return {
+            "device": device.name,
+            "metric": self.metric,
+            "basis": basis_of(device),
+            "method": self.predictor.identity.method,
+            "held_out": figures_of(self.predictor.quality),
+            "baselines": self.baselines,
         }
-        basis = "simulated" if self.meter.device.simulated else "measured"
-        return {"device": self.device, "metric": self.metric, "basis": basis, "held_out": figures}
 
 
 def open_meter(context: Context) -> Meter:
@@ -73,7 +88,19 @@ def open_meter(context: Context) -> Meter:
 
 
 def require_usable(context: Context) -> None:
-    """Say now what no device, board or compiler would let happen, before data are loaded and hours spent."""
+    """Say now what no device, board or compiler would let happen, before data are loaded and hours spent.
+
+    Raises:
+        UsageError: the device exists as a table of imported figures alone, or there is no such predictor.
+        DeviceError: it cannot be reached.
+    """
+    require_method(context)
+    if context.device.kind == TABLE:
+        name = context.device.name
+        raise UsageError(
+            f"device '{name}' is a table of imported figures, and nothing more can be measured there; "
+            f"`ehdnas predict GENOTYPE --device {name}` asks what was learnt from them"
+        )
     for board in context.boards:
         find_profiler(board)
     require_possible(context.device, export_options(context.settings))
@@ -92,12 +119,16 @@ def profile(
 
     Networks already measured count; the same seed asks for the same networks. The first is the space's
     reference network, which relative budgets refer to. On a real device measuring stops as soon as more
-    networks make the predictor no better, unless `every` one is wanted.
+    networks make the predictor no better, unless `every` one is wanted. Where none is wanted, and for a
+    table of imported figures, the predictor is fitted to what is stored.
 
     Raises:
         DeviceError: the device cannot be used.
         UsageError: the time was too short for the fewest samples a predictor needs.
     """
+    if context.settings.samples == 0 or context.device.kind == TABLE:
+        require_method(context)
+        return _fitted(context, open_records(context), metric)
     require_usable(context)
     meter = open_meter(context)
     context.say_data()
@@ -108,13 +139,18 @@ def profile(
     else:
         helped = None if every else partial(_held_out_error, context, meter, metric)
         measure(context, meter, sample_architectures(context), limit, helped)
-    return Profile(context.device.name, metric, fit(context, meter, metric), meter)
+    return _fitted(context, meter, metric)
+
+
+def _fitted(context: Context, records: Records, metric: str) -> Profile:
+    predictor = fit(context, records, metric)
+    return Profile(metric, predictor, records, baselines_of(context, records, predictor))
 
 
 def _held_out_error(context: Context, meter: Meter, metric: str) -> float:
     """Return the mean relative error, on networks left out, of a predictor fitted to all that is stored."""
-    predictor = EmbeddingPredictor(identity_of(context, metric))
-    return fitted(context, predictor, meter.measured(), metric).mape
+    predictor = unfitted(context, meter, metric)
+    return fitted(predictor, *samples(meter, metric), context.settings.seed).mape
 
 
 def sample_architectures(context: Context) -> Iterator[Architecture]:
@@ -146,80 +182,13 @@ def ensure_predictor(context: Context, metric: str) -> Profile:
     """Return the profile the workspace has for this device, space, shape and metric, or make it."""
     require_usable(context)
     meter = open_meter(context)
-    path = predictor_path(context, metric)
-    if path.is_file():
-        predictor = EmbeddingPredictor(identity_of(context, metric))
-        try:
-            predictor.restore(path)
-        except DataError as error:
-            context.reporter.warn(f"{error}; fitting it again")
-            return Profile(context.device.name, metric, fit(context, meter, metric), meter)
-        return Profile(context.device.name, metric, predictor, meter)
+    predictor = stored_predictor(context, meter, metric)
+    if predictor is not None:
+        return Profile(metric, predictor, meter, baselines_of(context, meter, predictor))
     if len(meter.measured()) >= _wanted(context):
-        return Profile(context.device.name, metric, fit(context, meter, metric), meter)
+        return _fitted(context, meter, metric)
     context.reporter.say(f"profile: {context.device.name} has no predictor for this network size yet")
     return profile(context, metric)
-
-
-def fit(context: Context, meter: Meter, metric: str) -> Predictor:
-    """Fit the predictor to all that is stored, save it, and say how good it is."""
-    rows = meter.measured()
-    context.reporter.say(f"predictor: fitting {metric} to {len(rows)} networks")
-    predictor = EmbeddingPredictor(identity_of(context, metric))
-    fitted(context, predictor, rows, metric)
-    predictor.save(predictor_path(context, metric))
-    return predictor
-
-
-def fitted(
-    context: Context, predictor: Predictor, rows: list[tuple[Architecture, Measurement]], metric: str
-) -> Quality:
-    """Fit a predictor to measured networks; return its quality on those left out in turn.
-
-    Raises:
-        UsageError: the device does not give this metric, or there are too few networks.
-    """
-    name = context.device.name
-    told = [(one, measurement.metrics[metric]) for one, measurement in rows if metric in measurement.metrics]
-    if rows and not told:
-        known = ", ".join(sorted(rows[0][1].metrics))
-        raise UsageError(f"device '{name}' gives no {metric}; budgets there are on {known}")
-    if len(told) < MIN_SAMPLES:
-        raise UsageError(
-            f"{len(told)} networks measured on {name}: a predictor needs at least {MIN_SAMPLES}; profile more"
-        )
-    gates = context.space.encode_all([architecture for architecture, _ in told])
-    values = [value for _, value in told]
-    # One thread: at this size more only get in each other's way, and the sums stay in one order.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return predictor.fit(gates, torch.tensor(values, dtype=torch.float64), context.settings.seed)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def identity_of(context: Context, metric: str) -> Identity:
-    """Return what a predictor must be made for to serve this context."""
-    space = context.space
-    return Identity(
-        method="embedding",
-        space=space.name,
-        slots=space.slots,
-        choices=space.choices,
-        shape=str(context.shape),
-        device=context.device.name,
-        conditions=conditions(context.device, PROTOCOLS[context.settings.protocol]),
-        metric=metric,
-    )
-
-
-def predictor_path(context: Context, metric: str) -> Path:
-    """Return where the workspace keeps the predictor of this device, space, shape and metric."""
-    who = identity_of(context, metric)
-    parts = (who.device, who.space, who.shape, who.metric, who.conditions)
-    name = "--".join(re.sub(r"[^\w.-]", "_", part) for part in parts)
-    return context.workspace.predictors / f"{name}.safetensors"
 
 
 def reference_value(context: Context, meter: Meter, budget: Budget) -> float:
@@ -229,9 +198,11 @@ def reference_value(context: Context, meter: Meter, budget: Budget) -> float:
 
 def _wanted(context: Context, minutes: float | None = None) -> int:
     """Return how many networks: as asked, as many as the time allows, or the usual number."""
+    if context.settings.samples is not None:
+        return context.settings.samples
     if context.device.simulated:
-        return context.settings.samples or SAMPLES_SIMULATED
-    return context.settings.samples or (SAMPLES_MEASURED if minutes is None else SAMPLES_IN_TIME)
+        return SAMPLES_SIMULATED
+    return SAMPLES_MEASURED if minutes is None else SAMPLES_IN_TIME
 
 
 def _fixed_seconds(device: Device) -> float:

@@ -11,6 +11,7 @@ from ehdnas.core.errors import UsageError
 from ehdnas.core.files import write_json, write_text
 from ehdnas.core.graph import layer_table, read_onnx_table
 from ehdnas.core.layers import LayerTable
+from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.costed import costed
 from ehdnas.pipeline.devices import find_device
 from ehdnas.pipeline.predict import read_genotype
@@ -18,7 +19,7 @@ from ehdnas.pipeline.user_module import is_module_reference, load_module
 from ehdnas.profilers.base import TableProfiler, find_profiler
 from ehdnas.profilers.e2e_perf.simulation import Simulation
 from ehdnas.report.accelerator import layers_csv, roofline, timeline
-from ehdnas.search.spaces.base import NetworkShape, find_space
+from ehdnas.search.spaces.base import NetworkShape, Space
 from ehdnas.settings import Settings
 
 
@@ -58,15 +59,32 @@ class Simulated:
         }
 
 
-def simulate(
-    model: str, device_name: str, shape: NetworkShape, image: tuple[int, int, int], explore: bool
-) -> Simulated:
+@dataclass(frozen=True)
+class ModelInputs:
+    """What a model's layers depend on besides itself.
+
+    `space` and `shape` say what a genotype is of and how large; `image` is what a module is fed, (C, H, W).
+    """
+
+    space: Space
+    shape: NetworkShape
+    image: tuple[int, int, int]
+
+
+def model_inputs(context: Context, image: str) -> ModelInputs:
+    """Return what the settings, and --input, say of models.
+
+    Raises:
+        UsageError: no such space, or `image` is not CxHxW.
+    """
+    return ModelInputs(context.space, network_shape(context.settings), parse_image(image))
+
+
+def simulate(model: str, device_name: str, inputs: ModelInputs, explore: bool) -> Simulated:
     """Simulate a network.
 
     Args:
-        model: a DARTS genotype in any form, an .onnx file, or MODULE:FUNCTION that returns an nn.Module.
-        shape: the size of the network, for a genotype.
-        image: what a module is fed, (C, H, W).
+        model: a genotype in any form, an .onnx file, or MODULE:FUNCTION that returns an nn.Module.
         explore: on the best accelerator found for it, on the device's board.
 
     Raises:
@@ -80,25 +98,25 @@ def simulate(
         raise UsageError(
             f"device '{device.name}' is real; use `ehdnas measure FILE --device {device.name}` on a file"
         )
-    simulation = profiler.explain(layer_table_of(model, shape, image), explore)
+    simulation = profiler.explain(layer_table_of(model, inputs), explore)
     published = None
     if not explore and _is_genotype(model):
-        space = find_space("darts")
-        found = profiler.published(space.name, str(shape), space.parse(read_genotype(model)).choices)
+        space = inputs.space
+        found = profiler.published(space.name, str(inputs.shape), space.parse(read_genotype(model)).choices)
         published = found.metric("throughput_fps") if found else None
-    network = f"{model}, {shape if _is_genotype(model) else image}" if not model.endswith(".onnx") else model
+    size = inputs.shape if _is_genotype(model) else inputs.image
+    network = model if model.endswith(".onnx") else f"{model}, {size}"
     return Simulated(model, network, device.name, explore, simulation, published)
 
 
-def layer_table_of(model: str, shape: NetworkShape, image: tuple[int, int, int]) -> LayerTable:
+def layer_table_of(model: str, inputs: ModelInputs) -> LayerTable:
     """Return the layer table of a model as `simulate` takes it. Raises as that does."""
     if model.endswith(".onnx"):
         return read_onnx_table(Path(model))
     if not _is_genotype(model):
-        return layer_table(load_module(model), image)
-    space = find_space("darts")
-    space.check_shape(shape)
-    return costed(space, shape).table(space.parse(read_genotype(model)))
+        return layer_table(load_module(model), inputs.image)
+    inputs.space.check_shape(inputs.shape)
+    return costed(inputs.space, inputs.shape).table(inputs.space.parse(read_genotype(model)))
 
 
 def _is_genotype(model: str) -> bool:

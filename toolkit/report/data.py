@@ -61,12 +61,28 @@ class HeldOutData:
 
 
 @dataclass(frozen=True)
+class BaselineData:
+    """Another method on the same networks, in the terms of `HeldOutData`; or the problem it had, in words."""
+
+    method: str
+    spearman: FiniteFloat | None = None
+    within10: FiniteFloat | None = None
+    mape: FiniteFloat | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class PredictorData:
-    """The predictor that steered the search, and where its labels came from."""
+    """The predictor that steered the search, where its labels came from, and what it is compared with.
+
+    Runs of earlier versions have neither `method` nor `baselines`.
+    """
 
     metric: str
     basis: Basis
     held_out: HeldOutData
+    method: str = ""
+    baselines: list[BaselineData] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,188 @@
+"""Plain tables: an architecture a row, with figures somebody took somewhere, as measurements of a store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ehdnas.core.errors import DataError, EhdnasError, UsageError
+from ehdnas.core.measurement import Measurement
+from ehdnas.core.text import nearest
+from ehdnas.profilers.store.exchange import MERGE, require_origin, require_suffix
+from ehdnas.profilers.store.exchange_row import LEAST, MOST
+from ehdnas.profilers.store.store import Key, MeasurementStore, as_row
+from ehdnas.profilers.store.table_files import FIRST_ROW, Cell, read_table
+
+ARCHITECTURE = ("arch", "genotype", "architecture", "subject", "op_idx")
+"""The columns that may name a row's network; the first of these that a table has does."""
+FLAG = "imported (how it was measured is not known)"
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where a metric is: in the column `name`, in the metric's unit, or in percent where that is said."""
+
+    metric: str
+    name: str
+    percent: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a table's rows become measurements of; by the fields of `Key`, but for the subject."""
+
+    device: str
+    space: str
+    shape: str
+    precision: str
+    protocol: str
+
+
+@dataclass
+class PlainTable:
+    """A table that was read: metrics by subject, and how many rows had no figure or no valid network."""
+
+    name: str
+    columns: dict[str, str]
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    empty: int = 0
+    invalid: int = 0
+
+
+@dataclass(frozen=True)
+class Imported:
+    """How many rows were added, were there before, had no figure, or named no valid network."""
+
+    added: int
+    known: int
+    empty: int
+    invalid: int
+
+
+def read_plain(path: Path, columns: list[Column], subject_of: Callable[[str], str | None]) -> PlainTable:
+    """Return a .csv or .parquet file's networks and their figures, checked.
+
+    Args:
+        subject_of: gives what a store keeps a network under, from a text of the architecture column; None for
+            one that is no valid network. It raises an EhdnasError where the text is no architecture.
+
+    Raises:
+        DataError: a row cannot be right, by its number as a spreadsheet counts; or there is none.
+        UsageError: another suffix, or no such column.
+    """
+    require_suffix(path)
+    table = PlainTable(path.name, {column.metric: column.name for column in columns})
+    first: dict[str, int] = {}
+    number = FIRST_ROW - 1
+    for number, cells in enumerate(read_table(path), FIRST_ROW):
+        where = f"{path}, row {number}"
+        if number == FIRST_ROW:
+            _require_columns(cells, columns, path)
+        metrics = _metrics(cells, columns, where)
+        subject = _subject(cells, subject_of, where)
+        if subject is None:
+            table.invalid += 1
+        elif not metrics:
+            table.empty += 1
+        elif subject in first:
+            raise DataError(f"{where}: the network of row {first[subject]} again; nothing was imported")
+        else:
+            first[subject] = number
+            table.metrics[subject] = metrics
+    if number < FIRST_ROW:
+        raise DataError(f"{path} holds no rows; nothing was imported")
+    return table
+
+
+def add_plain(store: MeasurementStore, table: PlainTable, target: Target, origin: str) -> Imported:
+    """Add a table's rows to a store, all or none; the same rows are there only once.
+
+    What an earlier table told of a network, accuracy beside latency say, is taken along: of all that is
+    stored of it, the latest row is what counts.
+
+    Raises:
+        UsageError: an origin that is no short text.
+        EhdnasError: as `MeasurementStore.add`.
+    """
+    require_origin(origin)
+    of = (target.device, target.space, target.shape, target.precision, target.protocol)
+    before_it = dict(store.all(*of))
+    rows = [
+        _row(table, Key(subject=subject, **vars(target)), origin, metrics, before_it.get(subject))
+        for subject, metrics in table.metrics.items()
+    ]
+    with store.transaction() as connection:
+        before = connection.total_changes
+        connection.executemany(MERGE, rows)
+        added = connection.total_changes - before
+    return Imported(added, len(rows) - added, table.empty, table.invalid)
+
+
+def _row(
+    table: PlainTable, key: Key, origin: str, metrics: dict[str, float], earlier: Measurement | None
+) -> tuple[str, ...]:
+    columns = table.columns
+    if earlier is not None:
+        metrics = {**earlier.metrics, **metrics}
+        columns = {**earlier.passport.get("columns", {}), **columns}
+    passport = {"table": table.name, "columns": columns, "protocol": "not known"}
+    measurement = Measurement(
+        device=key.device, basis="measured", metrics=metrics, passport=passport, flags=[FLAG]
+    )
+    told: list[Any] = [*vars(key).values(), sorted(metrics.items())]
+    uid = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    return (*as_row(key, measurement)[:-2], origin, uid)
+
+
+def _require_columns(cells: Mapping[str, Cell], columns: list[Column], path: Path) -> None:
+    known = [name for name in cells if name]
+    for column in columns:
+        if column.name not in cells:
+            raise UsageError(f"{path} has no column '{column.name[:60]}'{nearest(column.name, known)}")
+    if not any(name in cells for name in ARCHITECTURE):
+        raise UsageError(
+            f"{path} has no column that names the networks; call it one of {', '.join(ARCHITECTURE)}"
+        )
+
+
+def _subject(cells: Mapping[str, Cell], subject_of: Callable[[str], str | None], where: str) -> str | None:
+    name = next(name for name in ARCHITECTURE if name in cells)
+    value = cells[name]
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
+    if not text:
+        raise DataError(f"{where}, column '{name}': is empty; nothing was imported")
+    try:
+        return subject_of(text)
+    except EhdnasError as error:
+        raise DataError(f"{where}, column '{name}': {error}; nothing was imported") from error
+
+
+def _metrics(cells: Mapping[str, Cell], columns: list[Column], where: str) -> dict[str, float]:
+    """Return a row's figures; an empty cell is one that was not taken."""
+    return {
+        column.metric: _number(cells[column.name], column, f"{where}, column '{column.name[:60]}'")
+        for column in columns
+        if cells[column.name] is not None
+    }
+
+
+def _number(cell: Cell, column: Column, where: str) -> float:
+    try:
+        number = float(cell)  # type: ignore[arg-type]  # what is no number is what is asked here
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{where}: '{str(cell)[:50]}' is no number; nothing was imported") from error
+    number = number / 100 if column.percent else number
+    most = 1.0 if column.metric == "accuracy" else MOST
+    if not math.isfinite(number) or not LEAST <= number <= most:
+        unit = " %" if column.percent else ""
+        hint = f" (a share of 1; {column.name}% says that the column is in percent)"
+        raise DataError(
+            f"{where}: {str(cell)[:50]}{unit} is not between {LEAST:g} and {most:g}"
+            f"{hint if column.metric == 'accuracy' and not column.percent else ''}; nothing was imported"
+        )
+    return number
