@@ -161,11 +161,15 @@ class Predictor(nn.Module, ABC):
         return {}
 
     def shapes(self, tensors: dict[str, Tensor], extra: dict[str, Any]) -> None:
-        """Give buffers whose size depends on the samples the sizes of a file's tensors.
+        """Give buffers whose size depends on the samples the sizes of a file's tensors, by their names.
 
         Raises:
-            ValueError: they are no sizes such a predictor can have.
+            KeyError, TypeError, ValueError: they are no sizes such a predictor can have.
         """
+        residuals = tensors["residuals"]
+        if residuals.ndim != 1 or residuals.dtype != torch.float64 or not bool(residuals.isfinite().all()):
+            raise ValueError("its residuals are not a list of numbers")
+        self.residuals = torch.zeros_like(residuals)
 
     def restore(self, path: Path) -> None:
         """Load what `save` wrote.
@@ -186,14 +190,8 @@ class Predictor(nn.Module, ABC):
             )
         try:
             self.quality = None if meta["quality"] is None else Quality(**meta["quality"])
-            self._take_residuals(tensors)
-            self.shapes(tensors, meta["extra"])
+            own = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+            self.shapes(own, meta["extra"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path} is damaged ({error}); profile the device again") from error
         restore_module(self, tensors, path)
-
-    def _take_residuals(self, tensors: dict[str, Tensor]) -> None:
-        residuals = tensors["model.residuals"]
-        if residuals.ndim != 1 or residuals.dtype != torch.float64 or not bool(residuals.isfinite().all()):
-            raise ValueError("its residuals are not a list of numbers")
-        self.residuals = residuals

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from itertools import product
 from typing import Any
 
 import torch
@@ -9,23 +11,34 @@ from torch import Tensor, nn
 
 from ehdnas.search.predictor.base import Identity, Predictor, folds_of
 from ehdnas.search.predictor.facts import SpaceFacts
-from ehdnas.search.predictor.features import alone, effective, whole
+from ehdnas.search.predictor.features import Features, alone, effective, whole
 from ehdnas.search.predictor.levels import Levels
+from ehdnas.search.predictor.network import Network, fit_network
 from ehdnas.search.predictor.process import Fit, Process, View
 from ehdnas.search.predictor.warp import WARPS
 
 _VIEWS = (View(effective), View(whole), View(alone, grouped=False, smooth=True))
 _SCALE_ON = 150  # samples that the scale is chosen on
 _BETTER = 0.85  # a scale other than the value's own has to be this much better
-_SIMPLEX = [(a / 10, b / 10, (10 - a - b) / 10) for a in range(11) for b in range(11 - a)]
-_EVEN = 20  # so many samples' worth of belief that both views are good
+_EVEN = 20  # so many samples' worth of belief that all members are good
+_NETWORK_FROM = 2000  # samples, from where on a perceptron is fitted beside the processes
 
 
 class EnsemblePredictor(Predictor):
-    """Processes that see what work cannot be left out, all there is, and the former with little to learn."""
+    """Processes that see what work cannot be left out, all there is, and the former with little to learn.
 
-    def __init__(self, identity: Identity, facts: SpaceFacts = SpaceFacts()) -> None:  # noqa: B008 - frozen
+    From a few thousand samples on a perceptron joins them. With a `source`, a predictor of another device,
+    what that says of a network is one more of its features.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        facts: SpaceFacts = SpaceFacts(),  # noqa: B008 - frozen
+        source: EnsemblePredictor | None = None,
+    ) -> None:
         super().__init__(identity, facts)
+        self.source = source
         self.members = nn.ModuleList(Process() for _ in _VIEWS)
         self.register_buffer("shares", torch.full((len(_VIEWS), 2), 0.5 / len(_VIEWS), dtype=torch.float64))
         self.shares: Tensor
@@ -34,28 +47,33 @@ class EnsemblePredictor(Predictor):
 
     def log_value(self, gates: Tensor) -> Tensor:
         """Return the logarithm of the metric, [n], for gates [n, slots, choices]."""
-        logs = [
-            member(view.features(gates.double(), self.facts).values)
-            for member, view in zip(self.members, _VIEWS, strict=True)
-        ]
+        seen = [features.values for features in self.seen(gates)]
+        # The perceptron, where there is one, comes last and sees what the process sees that sees everything.
+        seen += [seen[1]] * (len(self.members) - len(_VIEWS))
+        logs = [member(values) for member, values in zip(self.members, seen, strict=True)]
         out: Tensor = self.levels(self._mixed(torch.stack(logs, 1))).to(gates.dtype)
         return out
 
-    def _mixed(self, logs: Tensor) -> Tensor:
-        """Return the mean [n] of the members' logs [n, members, 2] by their shares."""
-        return (logs * self.shares).sum((1, 2))
+    def seen(self, gates: Tensor) -> list[Features]:
+        """Return what each process sees of gates [n, slots, choices]."""
+        views = [view.features(gates.double(), self.facts) for view in _VIEWS]
+        if self.source is None:
+            return views
+        told = self.source.log_value(gates.double())
+        return [view.beside(torch.stack([told, told.exp()], 1)) for view in views]
 
     @torch.no_grad()
     def held_out(self, gates: Tensor, values: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Return rows [m] and the logs [m] told without them; choose scale, shares and levels by them."""
-        fits_by = {kind: self._fits(gates, values, kind, seed) for kind in WARPS}
+        seen = self.seen(gates)
+        fits_by = {kind: _fits(seen, values, kind, seed) for kind in WARPS}
         self.scale = _scale_for(fits_by, len(values), seed)
-        fits = fits_by[self.scale]
         rows, logs = [], []
         for fold, kept in folds_of(len(values), seed):
-            said = [fit.on(kept)(fit.inputs[fold]) for fit in fits]
+            members = _members(fits_by[self.scale], kept, len(values))
+            told = [member(fit.inputs[fold]) for member, fit in members]
             rows.append(fold)
-            logs.append(torch.stack(said, 1))
+            logs.append(torch.stack(told, 1))
         order, every = torch.cat(rows), torch.cat(logs)
         truth = values[order].double().log()
         self.shares = _shares(every, truth)
@@ -64,32 +82,57 @@ class EnsemblePredictor(Predictor):
 
     @torch.no_grad()
     def learn(self, gates: Tensor, values: Tensor, seed: int) -> None:
-        """Fit each process to all samples."""
-        for at, fit in enumerate(self._fits(gates, values, self.scale, seed)):
-            self.members[at] = fit.on(torch.arange(len(values)))
-
-    def _fits(self, gates: Tensor, values: Tensor, kind: str, seed: int) -> list[Fit]:
-        features = [view.features(gates.double(), self.facts) for view in _VIEWS]
-        return [Fit(view, one, values, kind, seed) for view, one in zip(_VIEWS, features, strict=True)]
+        """Fit each member to all samples."""
+        fits = _fits(self.seen(gates), values, self.scale, seed)
+        members = _members(fits, torch.arange(len(values)), len(values))
+        self.members = nn.ModuleList(member for member, _ in members)
 
     def extra(self) -> dict[str, Any]:
-        """Return the scale, which the processes' buffers hold too, for people to read."""
-        return {"scale": self.scale}
+        """Return the scale, which the members' buffers hold too, for people to read, and the source."""
+        if self.source is None:
+            return {"scale": self.scale}
+        source = {"identity": asdict(self.source.identity), "extra": self.source.extra()}
+        return {"scale": self.scale, "source": source}
 
     def shapes(self, tensors: dict[str, Tensor], extra: dict[str, Any]) -> None:
-        """Make processes of the sizes that a file's tensors say."""
-        width = [view.features(self._one_gate(), self.facts).values.shape[1] for view in _VIEWS]
-        for at in range(len(_VIEWS)):
-            own = f"model.members.{at}."
-            self.members[at] = Process.shaped_like(
-                {name.removeprefix(own): one for name, one in tensors.items() if name.startswith(own)},
-                width[at],
-            )
-        self.levels.shape_like(tensors["model.levels.logs"], tensors["model.levels.often"])
+        """Make source and members of the sizes that a file's tensors say."""
+        if "source" in extra:
+            self.source = EnsemblePredictor(Identity(**extra["source"]["identity"]), self.facts)
+            self.source.shapes(_under(tensors, "source."), extra["source"]["extra"])
+        super().shapes(tensors, extra)
+        one = torch.zeros(1, self.identity.slots, self.identity.choices, dtype=torch.float64)
+        widths = [features.values.shape[1] for features in self.seen(one)]
+        members: list[nn.Module] = [
+            Process.shaped_like(_under(tensors, f"members.{at}."), width) for at, width in enumerate(widths)
+        ]
+        if _under(tensors, f"members.{len(_VIEWS)}."):
+            members.append(Network(widths[1]))
+        self.members = nn.ModuleList(members)
+        self.shares = torch.zeros(len(members), 2, dtype=torch.float64)
+        self.levels.shape_like(tensors["levels.logs"], tensors["levels.often"])
         self.scale = str(extra["scale"])
 
-    def _one_gate(self) -> Tensor:
-        return torch.zeros(1, self.identity.slots, self.identity.choices, dtype=torch.float64)
+    def _mixed(self, logs: Tensor) -> Tensor:
+        """Return the mean [n] of the members' logs [n, members, 2] by their shares."""
+        return (logs * self.shares).sum((1, 2))
+
+
+def _fits(seen: list[Features], values: Tensor, kind: str, seed: int) -> list[Fit]:
+    return [Fit(view, one, values, kind, seed) for view, one in zip(_VIEWS, seen, strict=True)]
+
+
+def _members(fits: list[Fit], rows: Tensor, count: int) -> list[tuple[nn.Module, Fit]]:
+    """Return the members fitted to some of `count` samples, each with the fit whose inputs it reads."""
+    members: list[tuple[nn.Module, Fit]] = [(fit.on(rows), fit) for fit in fits]
+    if count >= _NETWORK_FROM:
+        everything = fits[1]
+        network = fit_network(everything.inputs[rows], everything.values[rows], everything.seed)
+        members.append((network, everything))
+    return members
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
 
 
 def _scale_for(fits: dict[str, list[Fit]], count: int, seed: int) -> str:
@@ -109,14 +152,21 @@ def _shares(logs: Tensor, truth: Tensor) -> Tensor:
     They are drawn to even ones as far as there are few samples. Near is judged by the mean error and by how
     many are off by more than a tenth, which is what users are told.
     """
-    grid = [_grid(shares, robust) for shares in _SIMPLEX for robust in (0.5, 1.0)]
+    even = torch.full(logs.shape[1:], 1 / logs[0].numel(), dtype=torch.float64)
+    grid = [_grid(shares, robust) for shares in _simplex(logs.shape[1], 10) for robust in (0.5, 1.0)]
 
     def cost(shares: Tensor) -> float:
         error = ((logs * shares).sum((1, 2)) - truth).abs()
         return float(error.mean() + 0.1 * (error > 0.1).double().mean())
 
     best = min(grid, key=cost)
-    return (len(truth) * best + _EVEN * torch.full_like(best, 1 / best.numel())) / (len(truth) + _EVEN)
+    return (len(truth) * best + _EVEN * even) / (len(truth) + _EVEN)
+
+
+def _simplex(parts: int, steps: int) -> list[tuple[float, ...]]:
+    """Return the ways to share one among some parts in equal steps."""
+    whole_steps = product(range(steps + 1), repeat=parts)
+    return [tuple(step / steps for step in each) for each in whole_steps if sum(each) == steps]
 
 
 def _grid(shares: tuple[float, ...], robust: float) -> Tensor:

@@ -27,6 +27,11 @@ class Features:
     values: Tensor
     groups: Tensor
 
+    def beside(self, more: Tensor) -> Features:
+        """Return these features and, each a group of its own, more of them [n, k]."""
+        groups = int(self.groups.max()) + 1 + torch.arange(more.shape[1])
+        return Features(torch.cat([self.values, more], 1), torch.cat([self.groups, groups]))
+
 
 def whole(gates: Tensor, facts: SpaceFacts) -> Features:
     """Return all there is to know of architectures, for gates [n, slots, choices]."""

@@ -13,6 +13,7 @@ from ehdnas.search.predictor.facts import SpaceFacts
 from ehdnas.search.predictor.features import Features
 from ehdnas.search.predictor.warp import WARPS, Warp
 
+_MOST = 1500  # samples that a process holds; its cost grows by their cube
 _SEARCHED_ON = 400  # samples that the kernel is searched on; more bring little, and cost their cube
 _ROUNDS = (40, 20, 15)
 _RATE = 0.1
@@ -101,11 +102,12 @@ class Fit:
         self._shared: tuple[Tensor, _Kernel] | None = None
 
     def on(self, rows: Tensor) -> Process:
-        """Return the process fitted to some rows.
+        """Return the process fitted to some rows, or to as many of them as a process can hold.
 
         Where there are more rows than the kernel is searched on, it is searched once: what so many say of
         a few dozen weights hardly depends on which of them are left out.
         """
+        rows = self._some(rows, _MOST)
         problem, process = self._problem(rows, None)
         if len(rows) <= _SEARCHED_ON:
             kernel = problem.searched()
@@ -121,12 +123,25 @@ class Fit:
         logs = process.warp.log(problem.targets - error)
         return logs - self.values[rows].double().log()
 
+    @torch.no_grad()
+    def left_over(self, rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the covariance [m, m] of others [m] that is left when rows are known, and the noise."""
+        rows = self._some(rows, _MOST)
+        problem, process = self._problem(rows, None)
+        kernel = self._problem(self._some(rows, _SEARCHED_ON), process.kept)[0].searched()
+        inputs = (self.inputs[others][:, process.kept] - process.mean) / problem.unit
+        return problem.left_over(kernel, inputs), kernel.noise.exp()
+
     def _search(self, rows: Tensor) -> tuple[Tensor, _Kernel]:
-        generator = torch.Generator().manual_seed(self.seed)
-        some = rows[torch.randperm(len(rows), generator=generator)[:_SEARCHED_ON]]
-        problem, process = self._problem(some, None)
+        problem, process = self._problem(self._some(rows, _SEARCHED_ON), None)
         self._shared = process.kept, problem.searched()
         return self._shared
+
+    def _some(self, rows: Tensor, most: int) -> Tensor:
+        if len(rows) <= most:
+            return rows
+        generator = torch.Generator().manual_seed(self.seed)
+        return rows[torch.randperm(len(rows), generator=generator)[:most]]
 
     def _problem(self, rows: Tensor, kept: Tensor | None) -> tuple[_Problem, Process]:
         inputs, process = self.inputs[rows], Process(smooth=self.view.smooth)
@@ -211,6 +226,14 @@ class _Problem:
         process.pull = pull * kernel.together.exp()
         return process
 
+    def left_over(self, kernel: _Kernel, inputs: Tensor) -> Tensor:
+        """Return the covariance [m, m] of inputs [m, d] that is left when the samples are known (2.26)."""
+        noisy = self._covariance(kernel, torch.ones_like(self.targets))
+        across = self._kernel(kernel, inputs, self.inputs)
+        factor = torch.linalg.solve_triangular(torch.linalg.cholesky(noisy), across.T, upper=False)
+        left: Tensor = self._kernel(kernel, inputs, inputs) - factor.T @ factor
+        return left
+
     def _first(self) -> _Kernel:
         """Return a kernel to start from: each group explains as much, and the noise is small."""
         count = int(self.groups.max()) + 1 if len(self.groups) else 0
@@ -221,11 +244,14 @@ class _Problem:
         return _Kernel(each + 0.5 * math.log(0.5), each, together, noise, level)
 
     def _covariance(self, kernel: _Kernel, trust: Tensor) -> Tensor:
-        straight = self.inputs * kernel.linear.exp()[self.groups]
-        near = self.inputs * kernel.reach.exp()[self.groups]
         noise = kernel.noise.exp() / trust + _JITTER
-        together = kernel.together.exp() * _stationary(near, near, self.smooth)
-        return straight @ straight.T + together + torch.diag(noise)
+        return self._kernel(kernel, self.inputs, self.inputs) + torch.diag(noise)
+
+    def _kernel(self, kernel: _Kernel, one: Tensor, other: Tensor) -> Tensor:
+        linear, reach = kernel.linear.exp()[self.groups], kernel.reach.exp()[self.groups]
+        together: Tensor = kernel.together.exp() * _stationary(one * reach, other * reach, self.smooth)
+        kernel_of: Tensor = (one * linear) @ (other * linear).T + together
+        return kernel_of
 
     def _loss(self, kernel: _Kernel, trust: Tensor) -> Tensor:
         """Return what has the gradient of the negative log marginal likelihood (equation 5.9).
@@ -241,7 +267,7 @@ class _Problem:
 
     @torch.no_grad()
     def _solution(self, kernel: _Kernel, trust: Tensor) -> _Solution:
-        """Return the solution at some trust in the samples, errors in closed form (equations 5.10 to 5.12)."""
+        """Return the solution at some trust in the samples; errors by equations 5.10 to 5.12."""
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(self._covariance(kernel, trust)))
         pull = inverse @ (self.targets - kernel.level)
         variance = inverse.diagonal().reciprocal()
@@ -285,4 +311,5 @@ def _informative(values: Tensor) -> Tensor:
 
 def _numbered(groups: Tensor) -> Tensor:
     """Return groups as consecutive numbers from 0."""
-    return torch.unique(groups, return_inverse=True)[1]
+    numbers: Tensor = torch.unique(groups, return_inverse=True)[1]
+    return numbers
