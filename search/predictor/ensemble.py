@@ -20,7 +20,7 @@ from ehdnas.search.predictor.warp import WARPS
 _VIEWS = (View(effective), View(whole), View(alone, grouped=False, smooth=True))
 _SCALE_ON = 150  # samples that the scale is chosen on
 _BETTER = 0.85  # a scale other than the value's own has to be this much better
-_EVEN = 20  # so many samples' worth of belief that all members are good
+_EVEN = 10  # so many samples' worth of belief that all members are good
 _NETWORK_FROM = 2000  # samples, from where on a perceptron is fitted beside the processes
 
 

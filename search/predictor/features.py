@@ -16,30 +16,35 @@ from ehdnas.search.predictor.facts import SpaceFacts
 from ehdnas.search.predictor.liveness import fed, present, wanted
 from ehdnas.search.spaces.base import CellGraph
 
-_Block = tuple[Tensor, list[int]]
-"""Features [n, d] and, for each, which of the block's groups it is in."""
+_Block = tuple[Tensor, list[int], bool]
+"""Features [n, d], which of the block's groups each is in, and whether they tell of single edges."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features [n, d] of architectures; those of a group [d] are about as important as one another."""
+    """Features [n, d] of architectures; those of a group [d] are about as important as one another.
+
+    `single` [d] says which tell of one edge of a cell: how often an operation is taken counts for more than where.
+    """
 
     values: Tensor
     groups: Tensor
+    single: Tensor
 
     def beside(self, more: Tensor) -> Features:
         """Return these features and, each a group of its own, more of them [n, k]."""
         groups = int(self.groups.max()) + 1 + torch.arange(more.shape[1])
-        return Features(torch.cat([self.values, more], 1), torch.cat([self.groups, groups]))
+        single = torch.cat([self.single, torch.zeros(more.shape[1], dtype=torch.bool)])
+        return Features(torch.cat([self.values, more], 1), torch.cat([self.groups, groups]), single)
 
 
 def whole(gates: Tensor, facts: SpaceFacts) -> Features:
     """Return all there is to know of architectures, for gates [n, slots, choices]."""
-    blocks = [_slots(gates), *_spans(gates, facts.graphs)]
+    blocks = [_slots(gates, bool(facts.graphs)), *_spans(gates, facts.graphs)]
     for graph in facts.graphs:
         edges = _Edges(gates, graph)
         for kept in (edges.read, edges.live, edges.idle):
-            blocks += [_slots(edges.gates * kept[:, :, None]), _counts(edges.gates * kept[:, :, None])]
+            blocks += [_slots(edges.gates * kept[:, :, None], True), _counts(edges.gates * kept[:, :, None])]
         blocks += [_each(edges.structure), _each(edges.fan_in)]
     return _joined([*blocks, *_costs(gates, facts)])
 
@@ -47,18 +52,18 @@ def whole(gates: Tensor, facts: SpaceFacts) -> Features:
 def effective(gates: Tensor, facts: SpaceFacts) -> Features:
     """Return only what the work depends on that cannot be left out, for gates [n, slots, choices]."""
     if not facts.graphs:
-        return _joined([_slots(gates), _counts(gates), *_costs(gates, facts)])
+        return _joined([_slots(gates, False), _counts(gates), *_costs(gates, facts)])
     blocks = []
     for graph in facts.graphs:
         edges = _Edges(gates, graph)
         kept = edges.gates * edges.live[:, :, None]
-        blocks += [_slots(kept), _counts(kept), _each(edges.structure)]
+        blocks += [_slots(kept, True), _counts(kept), _each(edges.structure)]
     return _joined([*blocks, *_costs(gates, facts)])
 
 
 def alone(gates: Tensor, facts: SpaceFacts) -> Features:
     """Return what is effective, or in a space without graphs every choice by itself."""
-    return effective(gates, facts) if facts.graphs else _joined([_slots(gates), *_costs(gates, facts)])
+    return effective(gates, facts) if facts.graphs else _joined([_slots(gates, False), *_costs(gates, facts)])
 
 
 class _Edges:
@@ -116,15 +121,15 @@ class _Edges:
         return torch.stack(depth, 1).max(1).values
 
 
-def _slots(gates: Tensor) -> _Block:
+def _slots(gates: Tensor, single: bool) -> _Block:
     """Every (slot, choice) by itself, grouped by choice."""
     slots, choices = gates.shape[1:]
-    return gates.flatten(1), list(range(choices)) * slots
+    return gates.flatten(1), list(range(choices)) * slots, single
 
 
 def _counts(gates: Tensor) -> _Block:
     """How often each choice is taken, each a group."""
-    return gates.sum(1), list(range(gates.shape[2]))
+    return gates.sum(1), list(range(gates.shape[2])), False
 
 
 def _spans(gates: Tensor, graphs: tuple[CellGraph, ...]) -> list[_Block]:
@@ -137,13 +142,13 @@ def _spans(gates: Tensor, graphs: tuple[CellGraph, ...]) -> list[_Block]:
     blocks, parts = [_counts(gates)], 2
     while parts < gates.shape[1]:
         counts = torch.cat([part.sum(1) for part in gates.tensor_split(parts, dim=1)], 1)
-        blocks.append((counts, [0] * counts.shape[1]))
+        blocks.append((counts, [0] * counts.shape[1], False))
         parts *= 2
     return blocks
 
 
 def _each(values: Tensor) -> _Block:
-    return values, list(range(values.shape[1]))
+    return values, list(range(values.shape[1])), False
 
 
 def _costs(gates: Tensor, facts: SpaceFacts) -> list[_Block]:
@@ -154,8 +159,10 @@ def _costs(gates: Tensor, facts: SpaceFacts) -> list[_Block]:
 
 
 def _joined(blocks: list[_Block]) -> Features:
-    groups, first = [], 0
-    for _, own in blocks:
+    groups, singles, first = [], [], 0
+    for _, own, single in blocks:
         groups += [first + group for group in own]
+        singles += [single] * len(own)
         first += max(own) + 1
-    return Features(torch.cat([values for values, _ in blocks], 1), torch.tensor(groups))
+    values = torch.cat([values for values, _, _ in blocks], 1)
+    return Features(values, torch.tensor(groups), torch.tensor(singles))

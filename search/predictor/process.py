@@ -19,6 +19,7 @@ _ROUNDS = (40, 20, 15)
 _RATE = 0.1
 _FREEDOM = 4.0  # degrees of freedom of the noise: measurements have outliers
 _LOOSE = 1.0  # the standard deviation of the prior on the log of each weight
+_SINGLE = 0.25  # the weight of what is told edge by edge, in that of a count
 _JITTER = 1e-6
 _LEAST_SPREAD = 0.05  # what hardly ever happens is not blown up to the size of the rest
 _SOLUTIONS = 2
@@ -98,7 +99,7 @@ class Fit:
 
     def __init__(self, view: View, features: Features, values: Tensor, kind: str, seed: int) -> None:
         self.view, self.values, self.kind, self.seed = view, values, kind, seed
-        self.inputs, self.groups = features.values.double(), features.groups
+        self.inputs, self.groups, self.single = features.values.double(), features.groups, features.single
         self._shared: tuple[Tensor, _Kernel] | None = None
 
     def on(self, rows: Tensor) -> Process:
@@ -152,9 +153,11 @@ class Fit:
         inputs = inputs - process.mean
         if self.view.grouped:
             groups, unit = _numbered(self.groups[process.kept]), torch.ones_like(process.mean)
+            single = self.single[process.kept]
         else:
             groups, unit = torch.zeros_like(process.kept), inputs.std(0).clamp_min(_LEAST_SPREAD)
-        return _Problem(inputs / unit, groups, targets, unit, self.view.smooth), process
+            single = torch.zeros_like(groups, dtype=torch.bool)
+        return _Problem(inputs / unit, groups, single, targets, unit, self.view.smooth), process
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,7 @@ class _Problem:
 
     inputs: Tensor
     groups: Tensor
+    single: Tensor
     targets: Tensor
     unit: Tensor
     smooth: bool
@@ -235,11 +239,12 @@ class _Problem:
         return left
 
     def _first(self) -> _Kernel:
-        """Return a kernel to start from: each group explains as much, and the noise is small."""
+        """Return a kernel to start from: groups explain as much each, single edges less; little is noise."""
         count = int(self.groups.max()) + 1 if len(self.groups) else 0
         variance = torch.zeros(count, dtype=torch.float64)
         variance.index_add_(0, self.groups, self.inputs.square().mean(0))
         each = -0.5 * (variance.clamp_min(1e-9) * max(count, 1)).log()
+        each[self.groups[self.single]] += math.log(_SINGLE)
         together, noise, level = torch.tensor([math.log(0.1), math.log(0.05), 0.0], dtype=torch.float64)
         return _Kernel(each + 0.5 * math.log(0.5), each, together, noise, level)
 
