@@ -24,7 +24,7 @@ _Block = tuple[Tensor, list[int], bool]
 class Features:
     """Features [n, d] of architectures; those of a group [d] are about as important as one another.
 
-    `single` [d] says which tell of one edge of a cell: how often an operation is taken counts for more than where.
+    `single` [d] says which tell of one edge of a cell: how often counts for more than where.
     """
 
     values: Tensor
