@@ -38,7 +38,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
     except FileNotFoundError as error:
         raise DataError(f"no checkpoint at {path}") from error
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
         raise DataError(
             f"{path} is not a whole checkpoint of ehdnas ({error}); delete it to start again"
         ) from error

@@ -18,6 +18,8 @@ from ehdnas.core.text import nearest
 PROJECT_FILE = "ehdnas.toml"
 DEFAULT_METHOD = "ehdnas"
 """The predictor that is fitted where none is named; see `search/predictor/methods.py`."""
+TRANSFER_AUTO, TRANSFER_NONE = "auto", "none"
+"""What `transfer` says besides the name of a device."""
 _FEWEST_SAMPLES = 10
 
 
@@ -39,6 +41,12 @@ class Settings(BaseModel):
         None, ge=0, le=1_000_000, description="networks to measure when profiling; 0: fit to those there are"
     )
     predictor: str = Field(DEFAULT_METHOD, description="method that the device's figures are predicted by")
+    choice: Literal["active", "random"] = Field(
+        "active", description="networks to measure: those that tell most, or as drawn"
+    )
+    transfer: str = Field(
+        TRANSFER_AUTO, min_length=1, description="device whose predictor may help: auto, none or its name"
+    )
     protocol: Literal["standard", "quick"] = Field("standard", description="how long each is measured")
     search_epochs: int | None = Field(None, ge=1, description="epochs of the search")
     train_epochs: int | None = Field(None, ge=1, description="epochs of the final training")

@@ -74,7 +74,8 @@ class Predictor(nn.Module, ABC):
         Interval and quality come from samples that were left out.
 
         Raises:
-            UsageError: fewer than MIN_SAMPLES samples, values that cannot be fitted, gates of another space.
+            UsageError: fewer than MIN_SAMPLES samples, values that cannot be fitted or are all the same, or
+                gates of another space.
         """
         self.require_fittable(gates, values)
         rows, guessed = self.held_out(gates, values, seed)
@@ -123,10 +124,14 @@ class Predictor(nn.Module, ABC):
         return (centre - margin).exp(), (centre + margin).exp()
 
     def require_fittable(self, gates: Tensor, values: Tensor) -> None:
-        """Raise UsageError unless there are enough samples of this space, all finite and positive."""
+        """Raise UsageError unless there are enough samples of this space, finite, positive, not all alike."""
         if len(values) < MIN_SAMPLES:
             raise UsageError(f"{len(values)} samples: a predictor needs at least {MIN_SAMPLES}; profile more")
         self.require_sound(gates, values)
+        if bool((values == values[0]).all()):
+            raise UsageError(
+                f"all {len(values)} values are the same ({float(values[0]):g}): there is nothing to predict"
+            )
 
     def require_sound(self, gates: Tensor, values: Tensor) -> None:
         """Raise UsageError unless gates are of this space and values finite, positive and as many."""
@@ -151,6 +156,7 @@ class Predictor(nn.Module, ABC):
         meta = {
             "format": FORMAT,
             "identity": asdict(self.identity),
+            "facts": self.facts.digest,
             "quality": quality,
             "extra": self.extra(),
         }
@@ -171,27 +177,40 @@ class Predictor(nn.Module, ABC):
             raise ValueError("its residuals are not a list of numbers")
         self.residuals = torch.zeros_like(residuals)
 
+    def _require_numbers(self, tensors: dict[str, Tensor]) -> None:
+        """Raise ValueError where a file's tensors, by their names, are of other kinds or not finite."""
+        for name, own in self.state_dict().items():
+            if name not in tensors:
+                continue  # the message that it is missing comes with loading
+            if tensors[name].shape != own.shape or tensors[name].dtype != own.dtype:
+                raise ValueError(f"its {name} is no {own.dtype} of {tuple(own.shape)}")
+            if not bool(tensors[name].isfinite().all()):
+                raise ValueError(f"its {name} is not finite")
+
     def restore(self, path: Path) -> None:
         """Load what `save` wrote.
 
         Raises:
-            DataError: the file is damaged, or of another format.
+            DataError: the file is damaged, of another format, or fitted with other facts.
             UsageError: it is a predictor of another space, shape, device or metric.
         """
-        tensors, meta = load_checkpoint(path)
-        if meta.get("format") != FORMAT:
-            raise DataError(
-                f"{path} is of format {meta.get('format')}, not {FORMAT}; profile the device again"
-            )
+        tensors, told = load_checkpoint(path)
+        meta: Any = told  # whatever JSON is in the file
+        found = meta.get("format") if isinstance(meta, dict) else None
+        if found != FORMAT:
+            raise DataError(f"{path} is of format {found}, not {FORMAT}; profile the device again")
         theirs = meta.get("identity", {})
         if theirs != asdict(self.identity):
             raise UsageError(
                 f"{path} is a predictor for {json.dumps(theirs)}; profile the device for this one"
             )
+        if meta.get("facts") != self.facts.digest:
+            raise DataError(f"{path} was fitted with other costs of the operations; profile the device again")
         try:
             self.quality = None if meta["quality"] is None else Quality(**meta["quality"])
             own = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
             self.shapes(own, meta["extra"])
+            self._require_numbers(own)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path} is damaged ({error}); profile the device again") from error
         restore_module(self, tensors, path)

@@ -5,34 +5,75 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ehdnas.core.errors import UsageError
+from ehdnas.search.predictor.base import MIN_SAMPLES
+from ehdnas.search.predictor.ensemble import EnsemblePredictor
 from ehdnas.search.predictor.facts import SpaceFacts
 from ehdnas.search.predictor.features import effective, whole
-from ehdnas.search.predictor.process import Fit, View
+from ehdnas.search.predictor.process import Fit, View, prior_covariance
 from ehdnas.search.predictor.warp import WARPS
 
 _VIEWS = (View(effective), View(whole))
+_NOISE = 0.05  # the share of the variance that is noise, where nothing has been measured yet
 
 
 def choose(
-    gates: Tensor, values: Tensor, candidates: Tensor, count: int, seed: int, facts: SpaceFacts
+    gates: Tensor,
+    values: Tensor,
+    candidates: Tensor,
+    count: int,
+    seed: int,
+    facts: SpaceFacts,
+    source: EnsemblePredictor | None = None,
 ) -> list[int]:
     """Return `count` rows of the candidates [m, slots, choices], the most telling first.
 
     Greedily, each the one that lowers the mean variance over all candidates most, given what is measured,
     gates [n, slots, choices] with values [n], and those chosen before it (Cohn et al., JAIR 1996).
+
+    Args:
+        source: a predictor of another device, which says what matters until MIN_SAMPLES are measured.
+
+    Raises:
+        UsageError: fewer are measured, and there is no source.
     """
-    told = torch.cat([values.double(), torch.ones(len(candidates), dtype=torch.float64)])
+    if source is None and len(gates) < MIN_SAMPLES:
+        raise UsageError(f"{len(gates)} samples: choosing needs at least {MIN_SAMPLES}; measure random ones")
+    if source is not None and len(gates) < MIN_SAMPLES:
+        covariance, noise = _before(gates, candidates, facts, source), torch.tensor(_NOISE)
+    else:
+        covariance, noise = _after(gates, values, candidates, seed, facts)
+    chosen: list[int] = []
+    for _ in range(min(count, len(candidates))):
+        gain = covariance.square().sum(0) / (covariance.diagonal() + noise)
+        gain[chosen] = -1
+        chosen.append(int(gain.argmax()))
+        covariance = _known(covariance, chosen[-1], noise)
+    return chosen
+
+
+def _before(gates: Tensor, candidates: Tensor, facts: SpaceFacts, source: EnsemblePredictor) -> Tensor:
+    """Return the covariance of the candidates [m, m] by another device's kernel, given what is measured."""
+    every = whole(torch.cat([gates, candidates]).double(), facts)
+    covariance = prior_covariance(source.processes[1], every)
+    for row in range(len(gates)):
+        covariance = _known(covariance, row, torch.tensor(_NOISE))
+    return covariance[len(gates) :, len(gates) :]
+
+
+def _after(
+    gates: Tensor, values: Tensor, candidates: Tensor, seed: int, facts: SpaceFacts
+) -> tuple[Tensor, Tensor]:
+    """Return the covariance of the candidates [m, m] that is left by what is measured, and the noise."""
     every = torch.cat([gates, candidates]).double()
+    told = torch.cat([values.double(), torch.ones(len(candidates), dtype=torch.float64)])
     fits = [Fit(view, view.features(every, facts), told, WARPS[0], seed) for view in _VIEWS]
     known, others = torch.arange(len(gates)), torch.arange(len(gates), len(told))
     fit = min(fits, key=lambda one: float(one.left_out_errors(known).abs().mean()))
-    covariance, noise = fit.left_over(known, others)
-    chosen: list[int] = []
-    for _ in range(min(count, len(candidates))):
-        variance = covariance.diagonal() + noise
-        gain = covariance.square().sum(0) / variance
-        gain[chosen] = -1
-        best = int(gain.argmax())
-        chosen.append(best)
-        covariance = covariance - torch.outer(covariance[:, best], covariance[best]) / variance[best]
-    return chosen
+    return fit.left_over(known, others)
+
+
+def _known(covariance: Tensor, row: int, noise: Tensor) -> Tensor:
+    """Return the covariance that is left when one of the rows is measured."""
+    across = covariance[:, row]
+    return covariance - torch.outer(across, across) / (across[row] + noise)

@@ -20,6 +20,7 @@ from ehdnas.search.predictor.warp import WARPS
 _VIEWS = (View(effective), View(whole), View(alone, grouped=False, smooth=True))
 _SCALE_ON = 150  # samples that the scale is chosen on
 _BETTER = 0.85  # a scale other than the value's own has to be this much better
+_HEARD = 1.03  # another device's word has to lower the error by so much
 _EVEN = 10  # so many samples' worth of belief that all members are good
 _NETWORK_FROM = 2000  # samples, from where on a perceptron is fitted beside the processes
 
@@ -28,7 +29,8 @@ class EnsemblePredictor(Predictor):
     """Processes that see what work cannot be left out, all there is, and the former with little to learn.
 
     From a few thousand samples on a perceptron joins them. With a `source`, a predictor of another device,
-    what that says of a network is one more of its features.
+    the search for each kernel starts from its kernel; what it says of a network is one more feature where
+    that helps, as it does between alike devices and not between others.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class EnsemblePredictor(Predictor):
         self.shares: Tensor
         self.levels = Levels()
         self.scale = WARPS[0]
+        self.echoes = False
 
     def log_value(self, gates: Tensor) -> Tensor:
         """Return the logarithm of the metric, [n], for gates [n, slots, choices]."""
@@ -57,7 +60,7 @@ class EnsemblePredictor(Predictor):
     def seen(self, gates: Tensor) -> list[Features]:
         """Return what each process sees of gates [n, slots, choices]."""
         views = [view.features(gates.double(), self.facts) for view in _VIEWS]
-        if self.source is None:
+        if self.source is None or not self.echoes:
             return views
         told = self.source.log_value(gates.double())
         return [view.beside(torch.stack([told, told.exp()], 1)) for view in views]
@@ -65,8 +68,23 @@ class EnsemblePredictor(Predictor):
     @torch.no_grad()
     def held_out(self, gates: Tensor, values: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Return rows [m] and the logs [m] told without them; choose scale, shares and levels by them."""
+        self.levels = Levels()
+        trials = []
+        for echoes in (False,) if self.source is None else (False, True):
+            self.echoes = echoes
+            rows, every = self._trial(gates, values, seed)
+            truth = values[rows].double().log()
+            shares = _shares(every, truth)
+            error = float(((every * shares).sum((1, 2)) - truth).abs().mean())
+            trials.append((error * (_HEARD if echoes else 1), echoes, self.scale, shares, rows, every))
+        _, self.echoes, self.scale, self.shares, rows, every = min(trials, key=lambda trial: trial[0])
+        self.levels.learn(self._mixed(every), values[rows].double().log())
+        return rows, self.levels(self._mixed(every))
+
+    def _trial(self, gates: Tensor, values: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Return rows [m] and the members' logs [m, members, 2] told without them; choose the scale."""
         seen = self.seen(gates)
-        fits_by = {kind: _fits(seen, values, kind, seed) for kind in WARPS}
+        fits_by = {kind: self._fits(seen, values, kind, seed) for kind in WARPS}
         self.scale = _scale_for(fits_by, len(values), seed)
         rows, logs = [], []
         for fold, kept in folds_of(len(values), seed):
@@ -74,16 +92,12 @@ class EnsemblePredictor(Predictor):
             told = [member(fit.inputs[fold]) for member, fit in members]
             rows.append(fold)
             logs.append(torch.stack(told, 1))
-        order, every = torch.cat(rows), torch.cat(logs)
-        truth = values[order].double().log()
-        self.shares = _shares(every, truth)
-        self.levels.learn(self._mixed(every), truth)
-        return order, self.levels(self._mixed(every))
+        return torch.cat(rows), torch.cat(logs)
 
     @torch.no_grad()
     def learn(self, gates: Tensor, values: Tensor, seed: int) -> None:
         """Fit each member to all samples."""
-        fits = _fits(self.seen(gates), values, self.scale, seed)
+        fits = self._fits(self.seen(gates), values, self.scale, seed)
         members = _members(fits, torch.arange(len(values)), len(values))
         self.members = nn.ModuleList(member for member, _ in members)
 
@@ -92,12 +106,16 @@ class EnsemblePredictor(Predictor):
         if self.source is None:
             return {"scale": self.scale}
         source = {"identity": asdict(self.source.identity), "extra": self.source.extra()}
-        return {"scale": self.scale, "source": source}
+        return {"scale": self.scale, "source": source, "echoes": self.echoes}
 
     def shapes(self, tensors: dict[str, Tensor], extra: dict[str, Any]) -> None:
         """Make source and members of the sizes that a file's tensors say."""
         if "source" in extra:
-            self.source = EnsemblePredictor(Identity(**extra["source"]["identity"]), self.facts)
+            who, own = Identity(**extra["source"]["identity"]), self.identity
+            if (who.space, who.slots, who.choices) != (own.space, own.slots, own.choices):
+                raise ValueError("its source is of another space")
+            self.source = EnsemblePredictor(who, self.facts)
+            self.echoes = bool(extra["echoes"])
             self.source.shapes(_under(tensors, "source."), extra["source"]["extra"])
         super().shapes(tensors, extra)
         one = torch.zeros(1, self.identity.slots, self.identity.choices, dtype=torch.float64)
@@ -112,13 +130,19 @@ class EnsemblePredictor(Predictor):
         self.levels.shape_like(tensors["levels.logs"], tensors["levels.often"])
         self.scale = str(extra["scale"])
 
+    def _fits(self, seen: list[Features], values: Tensor, kind: str, seed: int) -> list[Fit]:
+        priors = [None] * len(_VIEWS) if self.source is None else self.source.processes
+        trios = zip(_VIEWS, seen, priors, strict=True)
+        return [Fit(view, one, values, kind, seed, prior) for view, one, prior in trios]
+
+    @property
+    def processes(self) -> list[Process]:
+        """The fitted processes, one a view."""
+        return [member for member in self.members if isinstance(member, Process)]
+
     def _mixed(self, logs: Tensor) -> Tensor:
         """Return the mean [n] of the members' logs [n, members, 2] by their shares."""
         return (logs * self.shares).sum((1, 2))
-
-
-def _fits(seen: list[Features], values: Tensor, kind: str, seed: int) -> list[Fit]:
-    return [Fit(view, one, values, kind, seed) for view, one in zip(_VIEWS, seen, strict=True)]
 
 
 def _members(fits: list[Fit], rows: Tensor, count: int) -> list[tuple[nn.Module, Fit]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,16 @@ class SpaceFacts:
 
     graphs: tuple[CellGraph, ...] = ()
     costs: Costs | None = None
+
+    @property
+    def digest(self) -> str:
+        """What tells facts apart; a predictor fitted with others would misread its features."""
+        told = hashlib.sha256(repr(self.graphs).encode())
+        if self.costs is not None:
+            told.update(repr(self.costs.names).encode())
+            for costs in (self.costs.chosen, self.costs.fixed):
+                told.update(costs.double().contiguous().numpy().tobytes())
+        return told.hexdigest()[:16]
 
     def total(self, gates: Tensor, name: str) -> Tensor | None:
         """Return the networks' sums [n] of one cost, dead edges left out; None where it is not known.

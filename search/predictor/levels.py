@@ -56,6 +56,9 @@ class Levels(nn.Module):
         Raises:
             ValueError: they are no levels.
         """
-        if logs.ndim != 1 or logs.shape != often.shape or len(logs) > _MOST or bool((often <= 0).any()):
+        listed = logs.ndim == 1 and logs.shape == often.shape and len(logs) <= _MOST
+        if not listed or {logs.dtype, often.dtype} != {torch.float64}:
             raise ValueError("its levels are no list of values")
+        if bool((often <= 0).any()) or not bool((logs.diff() > 0).all()):
+            raise ValueError("its levels do not rise, or were never seen")
         self.logs, self.often = torch.zeros_like(logs), torch.zeros_like(often)

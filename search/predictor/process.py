@@ -19,6 +19,7 @@ _ROUNDS = (40, 20, 15)
 _RATE = 0.1
 _FREEDOM = 4.0  # degrees of freedom of the noise: measurements have outliers
 _LOOSE = 1.0  # the standard deviation of the prior on the log of each weight
+_LOOSE_LEARNT = 0.5  # the same where another device's kernel is started from
 _SINGLE = 0.25  # the weight of what is told edge by edge, in that of a count
 _JITTER = 1e-6
 _LEAST_SPREAD = 0.05  # what hardly ever happens is not blown up to the size of the rest
@@ -30,16 +31,19 @@ class Process(nn.Module):
 
     The kernel is a linear one, by which every choice adds its cost, and a stationary one for what depends on
     choices together; each group of features has a weight of its own in either. There are two solutions: for
-    normal noise, which outliers pull on, and for noise of Student's t, which gives them up.
+    normal noise, which outliers pull on, and for noise of Student's t, which gives them up. The kernel is
+    kept, its weights by the groups' `names`: a process for another device starts from it.
     """
 
-    def __init__(self, features: int = 0, samples: int = 0, smooth: bool = False) -> None:
+    def __init__(self, features: int = 0, samples: int = 0, groups: int = 0, smooth: bool = False) -> None:
         super().__init__()
         sizes = {"mean": (features,), "slope": (features, _SOLUTIONS), "reach": (features,), "level": ()}
         sizes |= {"support": (samples, features), "pull": (samples, _SOLUTIONS)}
+        sizes |= {"linear": (groups,), "near": (groups,), "together": ()}
         for name, size in sizes.items():
             self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
         self.register_buffer("kept", torch.zeros(features, dtype=torch.int64))
+        self.register_buffer("names", torch.zeros(groups, dtype=torch.int64))
         self.register_buffer("smooth", torch.tensor(smooth))
         self.mean: Tensor
         self.slope: Tensor
@@ -48,6 +52,10 @@ class Process(nn.Module):
         self.support: Tensor
         self.pull: Tensor
         self.kept: Tensor
+        self.linear: Tensor
+        self.near: Tensor
+        self.together: Tensor
+        self.names: Tensor
         self.smooth: Tensor
         self.warp = Warp()
 
@@ -62,7 +70,10 @@ class Process(nn.Module):
             KeyError, ValueError: they are no process on such features.
         """
         samples, features = tensors["support"].shape
-        process, kept = Process(features, samples), tensors["kept"]
+        # A file's [0, 10**12] takes no bytes: sizes are believed where there are as many numbers.
+        if tensors["mean"].shape != (features,) or tensors["pull"].shape != (samples, _SOLUTIONS):
+            raise ValueError("its support is not of the size of the rest")
+        process, kept = Process(features, samples, tensors["names"].numel()), tensors["kept"]
         for name, buffer in process.named_buffers():
             if tensors[name].shape != buffer.shape or tensors[name].dtype != buffer.dtype:
                 raise ValueError(f"its {name} is not of the size of the rest")
@@ -70,6 +81,8 @@ class Process(nn.Module):
             raise ValueError("it reads features that there are not")
         if not 0 <= int(tensors["warp.kind"]) < len(WARPS):
             raise ValueError("its scale is unknown")
+        if WARPS[int(tensors["warp.kind"])] != "log" and not float(tensors["warp.floor"]) > 0:
+            raise ValueError("its floor is not above 0")
         return process
 
     def forward(self, values: Tensor) -> Tensor:
@@ -78,6 +91,17 @@ class Process(nn.Module):
         together = _stationary(own * self.reach, self.support, bool(self.smooth)) @ self.pull
         logs: Tensor = self.warp.log(own @ self.slope + together + self.level)
         return logs
+
+
+def prior_covariance(process: Process, features: Features) -> Tensor:
+    """Return the covariance [n, n] that a process's kernel gives features [n, d], nothing being measured."""
+    inputs = features.values[:, process.kept].double() - process.mean
+    group = torch.searchsorted(process.names, features.groups[process.kept])
+    straight = inputs * process.linear.exp()[group]
+    near = inputs * process.near.exp()[group]
+    together = process.together.exp() * _stationary(near, near, bool(process.smooth))
+    covariance: Tensor = straight @ straight.T + together
+    return covariance
 
 
 @dataclass(frozen=True)
@@ -97,8 +121,16 @@ class View:
 class Fit:
     """Processes fitted to subsets of the same samples: values [n] above 0 by features [n, d]."""
 
-    def __init__(self, view: View, features: Features, values: Tensor, kind: str, seed: int) -> None:
-        self.view, self.values, self.kind, self.seed = view, values, kind, seed
+    def __init__(
+        self,
+        view: View,
+        features: Features,
+        values: Tensor,
+        kind: str,
+        seed: int,
+        prior: Process | None = None,
+    ) -> None:
+        self.view, self.values, self.kind, self.seed, self.prior = view, values, kind, seed, prior
         self.inputs, self.groups, self.single = features.values.double(), features.groups, features.single
         self._shared: tuple[Tensor, _Kernel] | None = None
 
@@ -155,9 +187,13 @@ class Fit:
             groups, unit = _numbered(self.groups[process.kept]), torch.ones_like(process.mean)
             single = self.single[process.kept]
         else:
-            groups, unit = torch.zeros_like(process.kept), inputs.std(0).clamp_min(_LEAST_SPREAD)
+            groups, unit = torch.zeros_like(process.kept), torch.ones_like(process.mean)
+            if len(unit):  # torch warns of the spread of nothing
+                unit = inputs.std(0).clamp_min(_LEAST_SPREAD)
             single = torch.zeros_like(groups, dtype=torch.bool)
-        return _Problem(inputs / unit, groups, single, targets, unit, self.view.smooth), process
+        names = torch.unique(self.groups[process.kept] if self.view.grouped else groups)
+        problem = _Problem(inputs / unit, groups, single, targets, unit, names, self.view.smooth, self.prior)
+        return problem, process
 
 
 @dataclass(frozen=True)
@@ -193,7 +229,9 @@ class _Problem:
     single: Tensor
     targets: Tensor
     unit: Tensor
+    names: Tensor
     smooth: bool
+    prior: Process | None
 
     @torch.enable_grad()
     def searched(self) -> _Kernel:
@@ -204,7 +242,7 @@ class _Problem:
         trust = torch.ones_like(self.targets)
         for steps in _ROUNDS:
             for _ in range(steps):
-                loss = self._loss(kernel, trust) + _surprise(kernel, first)
+                loss = self._loss(kernel, trust) + self._surprise(kernel, first)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -228,6 +266,8 @@ class _Problem:
         process.reach = kernel.reach.exp()[self.groups] / self.unit
         process.support = self.inputs * kernel.reach.exp()[self.groups]
         process.pull = pull * kernel.together.exp()
+        process.names, process.linear, process.near = self.names, kernel.linear, kernel.reach
+        process.together = kernel.together
         return process
 
     def left_over(self, kernel: _Kernel, inputs: Tensor) -> Tensor:
@@ -246,7 +286,18 @@ class _Problem:
         each = -0.5 * (variance.clamp_min(1e-9) * max(count, 1)).log()
         each[self.groups[self.single]] += math.log(_SINGLE)
         together, noise, level = torch.tensor([math.log(0.1), math.log(0.05), 0.0], dtype=torch.float64)
-        return _Kernel(each + 0.5 * math.log(0.5), each, together, noise, level)
+        linear, reach = each + 0.5 * math.log(0.5), each
+        if self.prior is None:
+            return _Kernel(linear, reach, together, noise, level)
+        mine, theirs = (self.names[:, None] == self.prior.names).nonzero().unbind(1)
+        linear[mine], reach[mine] = self.prior.linear[theirs], self.prior.near[theirs]
+        return _Kernel(linear, reach, self.prior.together, noise, level)
+
+    def _surprise(self, kernel: _Kernel, first: _Kernel) -> Tensor:
+        """Return the negative log prior: weights are log-normal around those started from."""
+        pairs = zip(kernel.all[:3], first.all[:3], strict=True)
+        far = torch.stack([(one - other).square().sum() for one, other in pairs]).sum()
+        return far / (2 * (_LOOSE if self.prior is None else _LOOSE_LEARNT) ** 2)
 
     def _covariance(self, kernel: _Kernel, trust: Tensor) -> Tensor:
         noise = kernel.noise.exp() / trust + _JITTER
@@ -284,12 +335,6 @@ def _trust(solution: _Solution) -> Tensor:
     surprise = solution.error.square() / solution.variance
     trust = (_FREEDOM + 1) / (_FREEDOM + surprise)
     return trust / trust.mean()
-
-
-def _surprise(kernel: _Kernel, first: _Kernel) -> Tensor:
-    """Return the negative log prior: weights are log-normal around those started from."""
-    pairs = zip(kernel.all[:3], first.all[:3], strict=True)
-    return torch.stack([(one - other).square().sum() for one, other in pairs]).sum() / (2 * _LOOSE**2)
 
 
 def _stationary(one: Tensor, other: Tensor, smooth: bool) -> Tensor:

@@ -21,7 +21,8 @@ def run(
     data: o.Data = None, device: o.DeviceName = None, budget: o.Budget = None, space: o.Space = None,
     channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
     codesign: o.Codesign = None, confidence: o.Confidence = None, samples: o.Samples = None,
-    protocol: o.Protocol = None, predictor: o.Predictor = None, search_epochs: o.SearchEpochs = None,
+    protocol: o.Protocol = None, predictor: o.Predictor = None, transfer: o.Transfer = None,
+    random: o.Random = False, search_epochs: o.SearchEpochs = None,
     train_epochs: o.TrainEpochs = None, batch_size: o.BatchSize = None,
     learning_rate: o.LearningRate = None, exclude: o.Exclude = None, seed: o.Seed = None,
     targets: Annotated[str | None, typer.Option(help="Formats to export, comma-separated.")] = None,
@@ -46,7 +47,8 @@ def profile(
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop measuring after this long.")] = None,
     ops: Annotated[bool, typer.Option("--ops", help="Time single operations and cells instead.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Measure on even if it no longer helps.")] = False,
-    protocol: o.Protocol = None, predictor: o.Predictor = None, seed: o.Seed = None,
+    protocol: o.Protocol = None, predictor: o.Predictor = None, transfer: o.Transfer = None,
+    random: o.Random = False, seed: o.Seed = None,
     resume: o.Resume = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Measure sampled networks on a device and fit its predictor. Nothing is measured twice."""
@@ -64,6 +66,7 @@ def profile(
         "device": f"{result['device']} ({result['basis']})",
         "metric": result["metric"],
         "predictor": result["method"],
+        **({"learnt from": result["transfer"]} if result["transfer"] else {}),
         "held out": f"{result['held_out']['samples']} networks, each predicted by a fit that had not seen it",
     })  # fmt: skip
     typer.echo()
@@ -122,7 +125,8 @@ def search(
     data: o.Data = None, device: o.DeviceName = None, budget: o.Budget = None, space: o.Space = None,
     channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
     codesign: o.Codesign = None, confidence: o.Confidence = None, samples: o.Samples = None,
-    protocol: o.Protocol = None, predictor: o.Predictor = None, search_epochs: o.SearchEpochs = None,
+    protocol: o.Protocol = None, predictor: o.Predictor = None, transfer: o.Transfer = None,
+    random: o.Random = False, search_epochs: o.SearchEpochs = None,
     batch_size: o.BatchSize = None, learning_rate: o.LearningRate = None, exclude: o.Exclude = None,
     seed: o.Seed = None, resume: o.Resume = False, json: o.Json = False,
 ) -> None:  # fmt: skip
@@ -215,7 +219,8 @@ def report(run: o.RunName = None, json: o.Json = False) -> None:
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments that are settings, leaving out the flags that only steer the command."""
-    return {name: value for name, value in arguments.items() if name in Settings.model_fields}
+    given = {name: value for name, value in arguments.items() if name in Settings.model_fields}
+    return {**given, "choice": "random"} if arguments.get("random") else given
 
 
 def _run_lines(result: dict[str, Any]) -> dict[str, str]:

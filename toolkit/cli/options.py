@@ -30,6 +30,10 @@ Samples = Annotated[
 ]
 Protocol = Annotated[str | None, typer.Option(help="standard or quick; quick is never used for a verdict.")]
 Predictor = Annotated[str | None, typer.Option(help="Method that the device's figures are predicted by.")]
+Transfer = Annotated[
+    str | None, typer.Option(help="Device whose predictor may help where few are measured: auto, none, NAME.")
+]
+Random = Annotated[bool, typer.Option("--random", help="Measure networks as drawn, not the most telling.")]
 SearchEpochs = Annotated[int | None, typer.Option(help="Epochs of the search.")]
 TrainEpochs = Annotated[int | None, typer.Option(help="Epochs of the final training.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]

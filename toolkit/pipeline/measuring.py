@@ -12,6 +12,7 @@ from pathlib import Path
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.fleet import measure_on_boards
 from ehdnas.pipeline.meter import Meter
+from ehdnas.pipeline.targets import Targets
 from ehdnas.search.predictor.base import MIN_SAMPLES
 from ehdnas.search.spaces.base import Architecture
 
@@ -44,6 +45,9 @@ def label(context: Context, meter: Meter, targets: Iterator[Architecture], limit
             context.reporter.warn(f"profile: time is up after {done} of {limit.wanted} networks")
             break
         chunk = list(islice(targets, min(_CHUNK, limit.wanted - done)))
+        if not chunk:
+            context.reporter.warn(f"profile: '{context.space.name}' has no more networks than these {done}")
+            break
         missing = [architecture for architecture in chunk if architecture not in known]
         meter.measure_many(missing)
         taken += missing
@@ -55,26 +59,19 @@ def label(context: Context, meter: Meter, targets: Iterator[Architecture], limit
 
 
 def measure(
-    context: Context,
-    meter: Meter,
-    targets: Iterator[Architecture],
-    limit: Limit,
-    held_out_error: Callable[[], float] | None,
+    context: Context, meter: Meter, targets: Targets, limit: Limit, held_out_error: Callable[[], float] | None
 ) -> None:
-    """Measure the first of `targets` that the limit allows, but for those that are stored.
+    """Measure what `targets` gives until as many are stored as the limit allows, in rounds that grow.
 
     Args:
-        held_out_error: how far off a predictor is that is fitted to all that is stored; asked now and then,
-            and measuring stops where it no longer falls. None measures them all.
+        held_out_error: how far off a predictor is that is fitted to all that is stored; asked after each
+            round, and measuring stops where it no longer falls. None measures them all.
 
     Raises:
         DeviceError, MeasurementError: as `measure_on_boards`.
     """
     space = context.space
-    known = {architecture for architecture, _ in meter.measured()}
-    wanted = list(islice(targets, limit.wanted))
-    missing = [one for one in wanted if one not in known]
-    done = len(wanted) - len(missing)
+    done = min(limit.wanted, len(meter.measured()))
     errors: list[float] = []
 
     def make(subject: str, folder: Path) -> Path:
@@ -83,14 +80,15 @@ def measure(
     def count() -> None:
         nonlocal done
         done += 1
-        context.reporter.progress(done, len(wanted), "networks")
+        context.reporter.progress(done, limit.wanted, "networks")
 
-    while missing and not limit.is_over():
-        at = done + len(missing) if held_out_error is None else _next_asked(done)
-        now, missing = missing[: at - done], missing[at - done :]
-        keys = [meter.key(one) for one in now]
-        measure_on_boards(context, meter, keys, make, limit.is_over, count)
-        if not missing or held_out_error is None or limit.is_over():
+    while done < limit.wanted and not limit.is_over():
+        now = targets.next(min(_next_asked(done), limit.wanted) - done)
+        if not now:
+            context.reporter.warn(f"profile: '{space.name}' has no more networks than these {done}")
+            break
+        measure_on_boards(context, meter, [meter.key(one) for one in now], make, limit.is_over, count)
+        if done >= limit.wanted or held_out_error is None or limit.is_over():
             continue
         number = len(meter.measured())
         if number >= MIN_SAMPLES:
@@ -101,8 +99,8 @@ def measure(
                     "--all measures the rest"
                 )
                 break
-    if limit.is_over() and done < len(wanted):
-        context.reporter.warn(f"profile: time is up after {done} of {len(wanted)} networks")
+    if limit.is_over() and done < limit.wanted:
+        context.reporter.warn(f"profile: time is up after {done} of {limit.wanted} networks")
     _say_doubtful(context, meter)
 
 

@@ -12,7 +12,8 @@ from ehdnas.core.errors import DataError, UsageError
 from ehdnas.pipeline.baselines import figures_of
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.devices import find_device
-from ehdnas.pipeline.predictors import basis_of, fit, open_records, require_method, stored_predictor
+from ehdnas.pipeline.fitting import fit, stored_predictor
+from ehdnas.pipeline.predictors import basis_of, open_records, require_method
 from ehdnas.search.predictor.base import MIN_SAMPLES, Predictor
 from ehdnas.search.spaces.base import Architecture
 

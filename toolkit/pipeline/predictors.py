@@ -1,4 +1,4 @@
-"""The predictor of a device's metric: made for a context, fitted to what is stored, kept in the workspace."""
+"""The predictor of a device's metric: what it is for, what it is fitted to, where the workspace keeps it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ehdnas.core.device import Device
-from ehdnas.core.errors import DataError, UsageError
+from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
 from ehdnas.pipeline.conditions import TABLE, conditions
 from ehdnas.pipeline.context import Context
@@ -52,68 +52,30 @@ def unfitted(context: Context, records: Records, metric: str) -> Predictor:
     return make_predictor(identity_of(context, metric), facts)
 
 
-def identity_of(context: Context, metric: str) -> Identity:
-    """Return what a predictor must be made for to serve this context."""
-    space = context.space
+def identity_of(context: Context, metric: str, device: Device | None = None) -> Identity:
+    """Return what a predictor must be made for to serve this context, or one like it of another device."""
+    space, device = context.space, device or context.device
     return Identity(
         method=context.settings.predictor,
         space=space.name,
         slots=space.slots,
         choices=space.choices,
         shape=str(context.shape),
-        device=context.device.name,
-        conditions=conditions(context.device, find_protocol(context.settings.protocol)),
+        device=device.name,
+        conditions=conditions(device, find_protocol(context.settings.protocol)),
         metric=metric,
     )
 
 
-def predictor_path(context: Context, metric: str) -> Path:
-    """Return where the workspace keeps the predictor of this device, space, shape and metric.
+def predictor_path(context: Context, metric: str, device: Device | None = None) -> Path:
+    """Return where the workspace keeps the predictor of this device, or another, space, shape and metric.
 
     There is one, of whichever method was fitted last: another is made from the measurements in seconds.
     """
-    who = identity_of(context, metric)
+    who = identity_of(context, metric, device)
     parts = (who.device, who.space, who.shape, who.metric, who.conditions)
     name = "--".join(re.sub(r"[^\w.-]", "_", part) for part in parts)
     return context.workspace.predictors / f"{name}.safetensors"
-
-
-def stored_predictor(context: Context, records: Records, metric: str) -> Predictor | None:
-    """Return the workspace's predictor for this context, None where there is none.
-
-    One that is damaged, of another format or of another method is fitted again, with a warning.
-
-    Raises:
-        UsageError: it has to be fitted again, and too few networks are stored.
-    """
-    path = predictor_path(context, metric)
-    if not path.is_file():
-        return None
-    predictor = unfitted(context, records, metric)
-    try:
-        predictor.restore(path)
-    except DataError as error:
-        context.reporter.warn(f"{error}; fitting it again")
-        return fit(context, records, metric)
-    except UsageError:
-        method = context.settings.predictor
-        context.reporter.warn(f"predictor: the one stored is not of method '{method}'; fitting it again")
-        return fit(context, records, metric)
-    return predictor
-
-
-def fit(context: Context, records: Records, metric: str) -> Predictor:
-    """Fit the predictor to all that is stored, save it, and say to how much.
-
-    Raises:
-        UsageError: the device does not give this metric, or there are too few networks.
-    """
-    gates, values = samples(records, metric)
-    context.reporter.say(f"predictor: fitting {metric} to {len(values)} networks")
-    predictor = unfitted(context, records, metric)
-    fitted(predictor, gates, values, context.settings.seed)
-    predictor.save(predictor_path(context, metric))
-    return predictor
 
 
 def fitted(predictor: Predictor, gates: Tensor, values: Tensor, seed: int) -> Quality:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 from typing import Any
-
-import numpy as np
-import torch
 
 from ehdnas.core.budget import Budget
 from ehdnas.core.device import Device
@@ -18,25 +13,25 @@ from ehdnas.core.images.dataset import normalise
 from ehdnas.core.text import duration
 from ehdnas.pipeline.baselines import baselines_of, figures_of
 from ehdnas.pipeline.candidates import Candidates, Images, require_possible
+from ehdnas.pipeline.choosing import targets_of
 from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.fitting import fit, stored_predictor
 from ehdnas.pipeline.measuring import Limit, label, measure
 from ehdnas.pipeline.meter import PROTOCOLS, Instrument, Meter, Records
 from ehdnas.pipeline.predictors import (
     basis_of,
-    fit,
     fitted,
     open_records,
     require_method,
     samples,
-    stored_predictor,
     unfitted,
 )
+from ehdnas.pipeline.targets import sample_architectures
+from ehdnas.pipeline.transfer import learnt_from, require_source
 from ehdnas.profilers.base import find_profiler
 from ehdnas.profilers.store.store import MeasurementStore
-from ehdnas.search.loop import step_seed
 from ehdnas.search.predictor.base import Predictor
-from ehdnas.search.spaces.base import Architecture, Space
 from ehdnas.settings import export_options
 
 SAMPLES_SIMULATED = 2000
@@ -69,6 +64,7 @@ class Profile:
             "metric": self.metric,
             "basis": basis_of(device),
             "method": self.predictor.identity.method,
+            "transfer": learnt_from(self.predictor),
             "held_out": figures_of(self.predictor.quality),
             "baselines": self.baselines,
         }
@@ -117,20 +113,25 @@ def profile(
 ) -> Profile:
     """Measure sampled networks until there are enough or the time is up, then fit the predictor.
 
-    Networks already measured count; the same seed asks for the same networks. The first is the space's
-    reference network, which relative budgets refer to. On a real device measuring stops as soon as more
-    networks make the predictor no better, unless `every` one is wanted. Where none is wanted, and for a
-    table of imported figures, the predictor is fitted to what is stored.
+    Networks already measured count; the same seed and the same measurements ask for the same networks. The
+    first is the space's reference network, which relative budgets refer to. On a real device later ones are
+    chosen by what they tell, and measuring stops as soon as more networks make the predictor no better,
+    unless `every` one is wanted. Where none is wanted, and for a table of imported figures, the predictor is
+    fitted to what is stored.
 
     Raises:
         DeviceError: the device cannot be used.
-        UsageError: the time was too short for the fewest samples a predictor needs.
+        UsageError: the time was too short for the fewest samples a predictor needs, or there is no such
+            device to transfer from.
     """
     if context.settings.samples == 0 or context.device.kind == TABLE:
         require_method(context)
-        return _fitted(context, open_records(context), metric)
+        records = open_records(context)
+        require_source(context, records, metric)
+        return _fitted(context, records, metric)
     require_usable(context)
     meter = open_meter(context)
+    require_source(context, meter, metric)
     context.say_data()
     context.reporter.say(_plan(context, meter, minutes))
     limit = Limit(_wanted(context, minutes), minutes)
@@ -138,7 +139,7 @@ def profile(
         label(context, meter, sample_architectures(context), limit)
     else:
         helped = None if every else partial(_held_out_error, context, meter, metric)
-        measure(context, meter, sample_architectures(context), limit, helped)
+        measure(context, meter, targets_of(context, meter, metric), limit, helped)
     return _fitted(context, meter, metric)
 
 
@@ -150,38 +151,17 @@ def _fitted(context: Context, records: Records, metric: str) -> Profile:
 def _held_out_error(context: Context, meter: Meter, metric: str) -> float:
     """Return the mean relative error, on networks left out, of a predictor fitted to all that is stored."""
     predictor = unfitted(context, meter, metric)
-    return fitted(predictor, *samples(meter, metric), context.settings.seed).mape
-
-
-def sample_architectures(context: Context) -> Iterator[Architecture]:
-    """Yield the reference network and then random ones without end, each fixed by the seed and its number.
-
-    Every other one leans towards a few choices, as the networks do that a search under a budget arrives
-    at: uniform samples alone leave those outside of what the predictor has seen.
-    """
-    space, seed = context.space, context.settings.seed
-    seen = {space.reference}
-    yield space.reference
-    for number in count():
-        at = step_seed(seed, "profile", number)
-        drawn = _leaning(space, at) if number % 2 else space.sample(np.random.default_rng(at))
-        if drawn not in seen:
-            seen.add(drawn)
-            yield drawn
-
-
-def _leaning(space: Space, seed: int) -> Architecture:
-    """Return a draw from the space's own distribution with each choice made likelier or rarer throughout."""
-    generator = torch.Generator().manual_seed(seed)
-    strength = 4 * torch.rand(1, generator=generator)
-    bias = strength * torch.randn(space.choices, generator=generator)
-    return space.decode(space.relax(space.initial_logits() + bias, 1.0, generator))
+    try:
+        return fitted(predictor, *samples(meter, metric), context.settings.seed).mape
+    except UsageError:
+        return float("inf")  # too few yet, or all the same: go on measuring
 
 
 def ensure_predictor(context: Context, metric: str) -> Profile:
     """Return the profile the workspace has for this device, space, shape and metric, or make it."""
     require_usable(context)
     meter = open_meter(context)
+    require_source(context, meter, metric)
     predictor = stored_predictor(context, meter, metric)
     if predictor is not None:
         return Profile(metric, predictor, meter, baselines_of(context, meter, predictor))
