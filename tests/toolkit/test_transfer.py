@@ -80,6 +80,7 @@ def test_a_similar_device_with_more_networks_helps_and_the_file_needs_it_no_more
     assert before["held_out"]["mape"] == helped["held_out"]["mape"]
 
 
+@pytest.mark.slow
 def test_a_stored_one_is_fitted_again_where_other_help_is_asked_for(tables, ehdnas, project):
     said(ehdnas(*FEW))
     (project / "ehdnas.toml").write_text('transfer = "none"')
@@ -93,6 +94,7 @@ def test_a_stored_one_is_fitted_again_where_other_help_is_asked_for(tables, ehdn
     assert many.code == 2 and "learns from no other device" in many.err
 
 
+@pytest.mark.slow
 def test_an_unrelated_device_is_not_used(tables, imports, ehdnas):
     imports("noise", tables, np.random.default_rng(3).lognormal(0, 0.5, len(tables)))
     assert said(ehdnas(*FEW))["transfer"] == "many", "the more similar of two"
@@ -101,6 +103,7 @@ def test_an_unrelated_device_is_not_used(tables, imports, ehdnas):
     assert "what was learnt on noise is not used: the held-out error is" in done.err
 
 
+@pytest.mark.slow
 def test_a_sound_file_of_the_other_device_is_taken_and_a_damaged_one_fitted_again(
     tables, ehdnas, monkeypatch
 ):
