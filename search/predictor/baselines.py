@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -45,9 +46,9 @@ class _Positive(Predictor):
         self.offset: Tensor
         self.floor: Tensor
 
+    @abstractmethod
     def features(self, gates: Tensor) -> Tensor:
         """Return what the value is linear in, [n, features], for gates [n, slots, choices]."""
-        raise NotImplementedError
 
     def log_value(self, gates: Tensor) -> Tensor:
         """Return the logarithm of the metric, [n], for gates [n, slots, choices].
