@@ -53,9 +53,15 @@ def choose(
 
 
 def _before(gates: Tensor, candidates: Tensor, facts: SpaceFacts, source: EnsemblePredictor) -> Tensor:
-    """Return the covariance of the candidates [m, m] by another device's kernel, given what is measured."""
-    every = whole(torch.cat([gates, candidates]).double(), facts)
-    covariance = prior_covariance(source.processes[1], every)
+    """Return the covariance of the candidates [m, m] by another device's kernels, given what is measured.
+
+    Both views' kernels are heard alike, since nothing says yet which this device follows.
+    """
+    every = torch.cat([gates, candidates]).double()
+    covariance = torch.zeros(len(every), len(every), dtype=torch.float64)
+    for view, process in zip(_VIEWS, source.processes, strict=False):
+        own = prior_covariance(process, view.features(every, facts))
+        covariance += own / (own.diagonal().mean() * len(_VIEWS))
     for row in range(len(gates)):
         covariance = _known(covariance, row, torch.tensor(_NOISE))
     return covariance[len(gates) :, len(gates) :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from itertools import product
 from typing import Any
@@ -18,17 +19,22 @@ from ehdnas.search.predictor.process import Fit, Process, View
 from ehdnas.search.predictor.warp import WARPS
 
 _VIEWS = (View(effective), View(whole), View(alone, grouped=False, smooth=True))
+_MANY_VIEWS = (*_VIEWS, View(whole, grouped=False, smooth=True))
+_MANY_FROM = 500  # samples, from where on all there is can be seen with one weight; fewer lead it astray
 _SCALE_ON = 150  # samples that the scale is chosen on
 _BETTER = 0.85  # a scale other than the value's own has to be this much better
 _HEARD = 1.03  # another device's word has to lower the error by so much
 _EVEN = 10  # so many samples' worth of belief that all members are good
+_NEAR = 0.1  # an error that users can live with
+_EDGE = 0.01  # how sharply errors around that count as more; a step would follow single samples
 _NETWORK_FROM = 2000  # samples, from where on a perceptron is fitted beside the processes
 
 
 class EnsemblePredictor(Predictor):
     """Processes that see what work cannot be left out, all there is, and the former with little to learn.
 
-    From a few thousand samples on a perceptron joins them. With a `source`, a predictor of another device,
+    From some hundred samples on one joins them that sees all there is with little to learn, and from a few
+    thousand a perceptron. With a `source`, a predictor of another device,
     the search for each kernel starts from its kernel; what it says of a network is one more feature where
     that helps, as it does between alike devices and not between others.
     """
@@ -50,16 +56,16 @@ class EnsemblePredictor(Predictor):
 
     def log_value(self, gates: Tensor) -> Tensor:
         """Return the logarithm of the metric, [n], for gates [n, slots, choices]."""
-        seen = [features.values for features in self.seen(gates)]
+        seen = [features.values for features in self.seen(gates)][: len(self.processes)]
         # The perceptron, where there is one, comes last and sees what the process sees that sees everything.
-        seen += [seen[1]] * (len(self.members) - len(_VIEWS))
+        seen += [seen[1]] * (len(self.members) - len(seen))
         logs = [member(values) for member, values in zip(self.members, seen, strict=True)]
         out: Tensor = self.levels(self._mixed(torch.stack(logs, 1))).to(gates.dtype)
         return out
 
     def seen(self, gates: Tensor) -> list[Features]:
-        """Return what each process sees of gates [n, slots, choices]."""
-        views = [view.features(gates.double(), self.facts) for view in _VIEWS]
+        """Return what each process, or each there can be, sees of gates [n, slots, choices]."""
+        views = [view.features(gates.double(), self.facts) for view in _MANY_VIEWS]
         if self.source is None or not self.echoes:
             return views
         told = self.source.log_value(gates.double())
@@ -120,10 +126,12 @@ class EnsemblePredictor(Predictor):
         super().shapes(tensors, extra)
         one = torch.zeros(1, self.identity.slots, self.identity.choices, dtype=torch.float64)
         widths = [features.values.shape[1] for features in self.seen(one)]
-        members: list[nn.Module] = [
-            Process.shaped_like(_under(tensors, f"members.{at}."), width) for at, width in enumerate(widths)
-        ]
-        if _under(tensors, f"members.{len(_VIEWS)}."):
+        members: list[nn.Module] = []
+        for at, width in enumerate(widths):
+            own = _under(tensors, f"members.{at}.")
+            if at < len(_VIEWS) or "support" in own:
+                members.append(Process.shaped_like(own, width))
+        if _under(tensors, f"members.{len(members)}."):
             members.append(Network(widths[1]))
         self.members = nn.ModuleList(members)
         self.shares = torch.zeros(len(members), 2, dtype=torch.float64)
@@ -131,8 +139,10 @@ class EnsemblePredictor(Predictor):
         self.scale = str(extra["scale"])
 
     def _fits(self, seen: list[Features], values: Tensor, kind: str, seed: int) -> list[Fit]:
-        priors = [None] * len(_VIEWS) if self.source is None else self.source.processes
-        trios = zip(_VIEWS, seen, priors, strict=True)
+        views = _MANY_VIEWS if len(values) >= _MANY_FROM else _VIEWS
+        priors: list[Process | None] = [*(() if self.source is None else self.source.processes)]
+        priors += [None] * (len(views) - len(priors))
+        trios = zip(views, seen, priors, strict=False)
         return [Fit(view, one, values, kind, seed, prior) for view, one, prior in trios]
 
     @property
@@ -177,13 +187,12 @@ def _shares(logs: Tensor, truth: Tensor) -> Tensor:
     many are off by more than a tenth, which is what users are told.
     """
     even = torch.full(logs.shape[1:], 1 / logs[0].numel(), dtype=torch.float64)
-    grid = [_grid(shares, robust) for shares in _simplex(logs.shape[1], 10) for robust in (0.5, 1.0)]
-
-    def cost(shares: Tensor) -> float:
-        error = ((logs * shares).sum((1, 2)) - truth).abs()
-        return float(error.mean() + 0.1 * (error > 0.1).double().mean())
-
-    best = min(grid, key=cost)
+    parts = _simplex(logs.shape[1], 10)
+    grid = torch.stack([_grid(shares, robust) for shares in parts for robust in (0.0, 0.5, 1.0)])
+    error = logs.flatten(1) @ grid.flatten(1).T - truth[:, None]
+    lower, upper = math.log1p(-_NEAR), math.log1p(_NEAR)
+    beyond = ((error - upper) / _EDGE).sigmoid() + ((lower - error) / _EDGE).sigmoid()
+    best = grid[(error.abs() + beyond).mean(0).argmin()]
     return (len(truth) * best + _EVEN * even) / (len(truth) + _EVEN)
 
 

@@ -16,6 +16,7 @@ from ehdnas.search.predictor.warp import WARPS, Warp
 _MOST = 1500  # samples that a process holds; its cost grows by their cube
 _SEARCHED_ON = 400  # samples that the kernel is searched on; more bring little, and cost their cube
 _ROUNDS = (40, 20, 15)
+_TRUSTED = 5  # rounds until samples that are far off are given up
 _RATE = 0.1
 _FREEDOM = 4.0  # degrees of freedom of the noise: measurements have outliers
 _LOOSE = 1.0  # the standard deviation of the prior on the log of each weight
@@ -252,7 +253,7 @@ class _Problem:
     def solve(self, kernel: _Kernel) -> _Solution:
         """Return the solution for noise of Student's t."""
         trust = torch.ones_like(self.targets)
-        for _ in range(2):
+        for _ in range(_TRUSTED):
             trust = _trust(self._solution(kernel, trust))
         return self._solution(kernel, trust)
 
