@@ -42,7 +42,7 @@ def whole(gates: Tensor, facts: SpaceFacts) -> Features:
     """Return all there is to know of architectures, for gates [n, slots, choices]."""
     blocks = [_slots(gates, bool(facts.graphs)), *_spans(gates, facts.graphs)]
     for graph in facts.graphs:
-        edges = _Edges(gates, graph)
+        edges = Edges(gates, graph)
         for kept in (edges.read, edges.live, edges.idle):
             blocks += [_slots(edges.gates * kept[:, :, None], True), _counts(edges.gates * kept[:, :, None])]
         blocks += [_each(edges.structure), _each(edges.fan_in)]
@@ -55,7 +55,7 @@ def effective(gates: Tensor, facts: SpaceFacts) -> Features:
         return _joined([_slots(gates, False), _counts(gates), *_costs(gates, facts)])
     blocks = []
     for graph in facts.graphs:
-        edges = _Edges(gates, graph)
+        edges = Edges(gates, graph)
         kept = edges.gates * edges.live[:, :, None]
         blocks += [_slots(kept, True), _counts(kept), _each(edges.structure)]
     return _joined([*blocks, *_costs(gates, facts)])
@@ -66,7 +66,7 @@ def alone(gates: Tensor, facts: SpaceFacts) -> Features:
     return effective(gates, facts) if facts.graphs else _joined([_slots(gates, False), *_costs(gates, facts)])
 
 
-class _Edges:
+class Edges:
     """The edges of one kind of cell, as differentiable functions of gates [n, slots, choices]."""
 
     def __init__(self, gates: Tensor, graph: CellGraph) -> None:

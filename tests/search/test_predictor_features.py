@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ehdnas.search.predictor.facts import MACS, Costs, SpaceFacts
-from ehdnas.search.predictor.features import _Edges, alone, effective, whole
+from ehdnas.search.predictor.features import Edges, alone, effective, whole
 from ehdnas.search.predictor.liveness import fed, live, present, wanted
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.search.spaces.darts.space import DartsSpace
@@ -108,7 +108,7 @@ def test_without_a_graph_every_slot_works():
     ],
 )
 def test_structure_is_what_one_counts_by_hand(choices, structure, fan_in, live_slots, idle_slots):
-    edges = _Edges(gates_of(*choices), GRAPH)
+    edges = Edges(gates_of(*choices), GRAPH)
     assert edges.structure[0].tolist() == list(structure)
     assert edges.fan_in[0].tolist() == list(fan_in)
     assert set(edges.live[0].nonzero().flatten().tolist()) == live_slots
@@ -116,7 +116,7 @@ def test_structure_is_what_one_counts_by_hand(choices, structure, fan_in, live_s
 
 
 def test_an_edge_that_gets_zeros_is_read_and_not_live():
-    edges = _Edges(gates_of(NONE, NONE, NONE, POOL, CONV3, NONE), GRAPH)
+    edges = Edges(gates_of(NONE, NONE, NONE, POOL, CONV3, NONE), GRAPH)
     assert edges.read[0].tolist() == [0, 0, 0, 1, 1, 0]
     assert edges.live[0].tolist() == [0, 0, 0, 1, 0, 0]
 
