@@ -56,14 +56,19 @@ class Augmentation:
 
 def _normalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     deviation = torch.tensor(std, dtype=torch.float64)
-    scale = (1 / (255 * deviation)).to(images.device, torch.float32)
-    shift = (torch.tensor(mean, dtype=torch.float64) / deviation).to(images.device, torch.float32)
+    scale = _beside(images, (1 / (255 * deviation)).float())
+    shift = _beside(images, (torch.tensor(mean, dtype=torch.float64) / deviation).float())
     return images.float().mul_(scale).sub_(shift)
 
 
 def _draw(high: int, count: int, images: Tensor, generator: torch.Generator) -> Tensor:
     """Return `count` integers from 0 to `high` - 1, one an image, on the device of the images."""
-    return torch.randint(high, (count,), generator=generator, device=generator.device).to(images.device)
+    return _beside(images, torch.randint(high, (count,), generator=generator, device=generator.device))
+
+
+def _beside(images: Tensor, small: Tensor) -> Tensor:
+    # Not blocking: a GPU is sent the next batch's numbers while it is still at the last one.
+    return small.to(images.device, non_blocking=True)
 
 
 def _crop(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:

@@ -55,12 +55,19 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
-    """Give an optimizer back the tensors that `flatten_optimizer` took from it."""
+    """Give an optimizer back the tensors that `flatten_optimizer` took from it.
+
+    They come to be where and as the parameters lie: files hold them contiguous, and on a GPU an optimizer
+    takes all parameters at once only where what belongs to each lies alike.
+    """
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
     state: dict[int, State] = {}
     for name, value in tensors.items():
         if name.startswith(f"{prefix}."):
             _, index, key = name.rsplit(".", 2)
-            state.setdefault(int(index), {})[key] = value
+            parameter = parameters[int(index)].detach()
+            own = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+            state.setdefault(int(index), {})[key] = own
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 

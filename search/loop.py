@@ -7,12 +7,14 @@ number, so a run that was killed repeats exactly what it lost.
 from __future__ import annotations
 
 import hashlib
+import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ def step_seed(seed: int, stage: str, *position: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
+@lru_cache(maxsize=4)  # an epoch's steps ask one after another
 def epoch_order(count: int, batch: int, seed: int, stage: str, epoch: int) -> Tensor:
     """Return the indices of an epoch's whole batches, [batches, batch]; a data set under a batch is one."""
     generator = torch.Generator().manual_seed(step_seed(seed, f"{stage}-order", epoch))
@@ -57,7 +60,9 @@ class Loop:
     """Where a stage stands, and how it is saved and found again.
 
     `identity` is what must be equal for a checkpoint to be continued; `history` is one JSON-able record
-    an epoch; `extra` holds named tensors that are neither the module's nor an optimizer's.
+    an epoch; `extra` holds named tensors that are neither the module's nor an optimizer's. `carried` holds
+    numbers, among them the sums over the epoch so far; those stay on the compute device, as float64, until
+    they are read, since reading one waits for it.
     """
 
     stage: str
@@ -72,7 +77,10 @@ class Loop:
     extra: dict[str, Tensor] = field(default_factory=dict)
     done: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
-    carried: dict[str, float] = field(default_factory=dict)
+    carried: dict[str, float | Tensor] = field(default_factory=dict)
+    look_every: int = 1
+    _watched: float | Tensor = field(default=0.0, init=False)
+    _shown: str = field(default="", init=False)
 
     def resume(self) -> int:
         """Continue from the checkpoint, if there is one; return how many steps it holds.
@@ -93,7 +101,12 @@ class Loop:
         return self.done
 
     def save(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint; its tensors are the CPU's, so that it can be continued on any device.
+
+        Raises:
+            EhdnasError: a figure is no number; the file stays as it is.
+        """
+        self.look()
         tensors = module_tensors(self.module)
         for name, optimizer in self.optimizers.items():
             tensors |= flatten_optimizer(optimizer, f"optimizer-{name}")
@@ -102,7 +115,7 @@ class Loop:
             "identity": self.identity,
             "done": self.done,
             "history": self.history,
-            "carried": self.carried,
+            "carried": {key: float(value) for key, value in self.carried.items()},
         }
         save_checkpoint(self.path, tensors, meta)
 
@@ -126,12 +139,45 @@ class Loop:
                     raise KeyboardInterrupt
             self.save()
 
-    def require_finite(self, loss: Tensor) -> None:
+    def account(self, figures: Mapping[str, float | Tensor], gradient: Tensor) -> None:
+        """Add a step's figures to the epoch's sums, and at the epoch's end their means to the history.
+
+        Args:
+            figures: by name; `loss` is one of them.
+            gradient: the norm of the step's gradient. It shows a step that spoils the weights before any
+                loss does.
+
+        Raises:
+            EhdnasError: loss or gradient became no number.
+        """
+        epoch, step = divmod(self.done, self.steps)
+        self._watched = self._watched + gradient.detach().double() + figures["loss"]
+        for key, value in figures.items():
+            value = value.detach().double() if isinstance(value, Tensor) else value
+            self.carried[f"sum.{key}"] = self.carried.get(f"sum.{key}", 0.0) + value
+        if step == self.steps - 1 or self.done % self.look_every == 0:
+            self.look()
+            self._shown = f"loss {float(figures['loss']):.2f}"
+        if step == self.steps - 1:
+            sums = [key for key in self.carried if key.startswith("sum.")]
+            means = {key.removeprefix("sum."): float(self.carried.pop(key)) / self.steps for key in sums}
+            self.history.append({"epoch": epoch, **means})
+
+    def look(self) -> None:
+        """Raise EhdnasError where a loss or gradient since the last look was no number."""
+        watched, self._watched = float(self._watched), 0.0
+        self.require_finite(watched)
+
+    def show(self, progress: Progress) -> None:
+        """Tell how far the loop is, and its loss when it was last read."""
+        progress(self.done + 1, self.epochs * self.steps, self._shown)
+
+    def require_finite(self, loss: float | Tensor) -> None:
         """Raise EhdnasError when the loss is no number; what was saved before stays as it is."""
-        if not torch.isfinite(loss):
+        if not math.isfinite(loss):
             epoch, step = divmod(self.done, self.steps)
             raise EhdnasError(
-                f"the {self.stage} loss became {loss.item()} in epoch {epoch}, step {step}; "
+                f"the {self.stage} loss became {float(loss)} in epoch {epoch}, step {step}; "
                 "try a lower learning rate, then go on with --resume"
             )
 

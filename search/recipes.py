@@ -29,6 +29,11 @@ class Recipe(BaseModel):
     auxiliary_weight: float = Field(default=0.4, ge=0)
     flip: bool = True
     cutout: bool = True
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of the moving average of the weights, which then are what is trained; 0 takes none."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    mixup: float = Field(default=0.0, ge=0)
+    """Alpha of mixup (Zhang et al., ICLR 2018); 0 mixes nothing."""
 
 
 # Digits are some 1,440 images of 8x8 pixels: small batches and a higher rate for the architecture, since a
@@ -44,9 +49,25 @@ _DIGITS = Recipe(
     flip=False,
     cutout=False,
 )
-_RECIPES = {"digits": _DIGITS, "cifar10": Recipe(), "images": Recipe(train_epochs=250)}
+# Images of 128 pixels or more, as DARTS trains on ImageNet (appendix A.3): 250 epochs in batches of 128 from
+# a rate of 0.1, a tenth of the weight decay, label smoothing; neither drop-path nor cutout.
+_IMAGENET = Recipe(
+    train_epochs=250,
+    train_batch_size=128,
+    train_learning_rate=0.1,
+    weight_decay=3e-5,
+    drop_path=0.0,
+    cutout=False,
+    label_smoothing=0.1,
+)
+_RECIPES = {
+    "digits": _DIGITS,
+    "cifar10": Recipe(),
+    "images": Recipe(train_epochs=250),
+    "imagenet": _IMAGENET,
+}
 
 
 def recipe_for(dataset: str) -> Recipe:
-    """Return the recipe of a data set by its kind: `digits`, `cifar10` or `images`."""
+    """Return the recipe of a data set by its kind: `digits`, `cifar10`, `images`, `imagenet` (large ones)."""
     return _RECIPES[dataset]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from torch.nn import functional as F
 
 from ehdnas.core.images.dataset import Split
 from ehdnas.search.augment import Augmentation
+from ehdnas.search.compute import CPU, Compute
 from ehdnas.search.loop import Loop, Progress, epoch_order, step_seed, steps_per_epoch
+from ehdnas.search.memory import within_memory
 from ehdnas.search.objective import Constraint, DualAscent
 from ehdnas.search.recipes import Recipe
 from ehdnas.search.relaxation import temperature_at
@@ -29,7 +32,10 @@ _HARDWARE_SAMPLES = 4  # architectures a step that the predictor sees; it costs 
 
 @dataclass(frozen=True)
 class SearchTask:
-    """Everything a search depends on; the same task gives the same architecture."""
+    """Everything a search depends on; the same task gives the same architecture.
+
+    What a GPU computes differs from what a CPU does in the last digits, and so may what is found.
+    """
 
     space: Space
     shape: NetworkShape
@@ -41,6 +47,7 @@ class SearchTask:
     seed: int
     save_every_s: float
     identity: dict[str, Any]
+    compute: Compute = CPU
 
 
 @dataclass(frozen=True)
@@ -57,13 +64,18 @@ class Searcher:
 
     def __init__(self, task: SearchTask, checkpoint: Path) -> None:
         self.task = task
+        self.compute = task.compute
+        self.compute.prepare()
         torch.manual_seed(step_seed(task.seed, "supernet"))
-        self.supernet = task.space.supernet(task.shape).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.supernet = task.space.supernet(task.shape)
+        self.compute.place(self.supernet)
+        self.weights = list(self.supernet.parameters())  # walking thousands of modules each step would show
+        # Logits, budget and predictor stay on the CPU: they are small, and quicker there.
         self.logits = task.space.initial_logits().requires_grad_()
         self.dual = DualAscent()
         recipe = task.recipe
         weights = torch.optim.SGD(
-            self.supernet.parameters(),
+            self.weights,
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
@@ -74,8 +86,9 @@ class Searcher:
             betas=(0.5, 0.999),
             weight_decay=recipe.architecture_weight_decay,
         )
-        self.images = torch.from_numpy(task.weights.images), torch.from_numpy(task.architecture.images)
-        self.labels = torch.from_numpy(task.weights.labels), torch.from_numpy(task.architecture.labels)
+        halves = task.weights, task.architecture
+        self.images = [self.compute.hold(half.images) for half in halves]
+        self.labels = [self.compute.move(torch.from_numpy(half.labels)) for half in halves]
         self.loop = Loop(
             stage="search",
             path=checkpoint,
@@ -87,62 +100,90 @@ class Searcher:
             seed=task.seed,
             save_every_s=task.save_every_s,
             extra={"logits": self.logits},
+            look_every=self.compute.look_every,
         )
 
     def resume(self) -> int:
         """Continue from the checkpoint, if there is one; return how many steps it holds."""
         done = self.loop.resume()
-        self.dual.multiplier = self.loop.carried.get("multiplier", 0.0)
+        self.dual.multiplier = float(self.loop.carried.get("multiplier", 0.0))
         return done
 
     def run(self, progress: Progress) -> SearchResult:
-        """Search to the end, from the start or from where `resume` found it."""
-        total = self.loop.epochs * self.loop.steps
-        sums = self.loop.carried.copy()
+        """Search to the end, from the start or from where `resume` found it.
+
+        Raises:
+            EhdnasError: a loss became no number, or the batch does not fit into memory.
+        """
         for epoch, step in self.loop.remaining():
             self._set_learning_rate()
-            record = {"loss": self.weight_step(*self._batch(0, epoch, step))}
-            if epoch >= int(_WARM_UP * self.loop.epochs):
-                record |= self.architecture_step(*self._batch(1, epoch, step))
-            sums = self._account(sums, record, epoch, step)
-            progress(self.loop.done + 1, total, f"loss {record['loss']:.2f}")
+            both = partial(self._both_steps, epoch, step)
+            figures, gradient = within_memory(
+                both, self._attempt, self._batch_size, self.compute, self.loop.stage
+            )
+            self.loop.account(figures, gradient)
+            if step == self.loop.steps - 1:
+                self.loop.history[-1] |= {"entropy": self._entropy(), "temperature": self._temperature()}
+            self.loop.carried["multiplier"] = self.dual.multiplier
+            self.loop.show(progress)
         return SearchResult(self.logits.detach(), self.supernet, self.loop.history)
 
-    def weight_step(self, images: Tensor, labels: Tensor) -> float:
-        """Train the weights of one sampled architecture on one batch; return the loss."""
+    def weight_step(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Train one sampled architecture's weights on one batch; return (its `loss`, the gradient's norm)."""
         gates = self.task.space.relax(self.logits.detach(), self._temperature())
-        loss = F.cross_entropy(self.supernet(images, gates), labels)
-        self.loop.require_finite(loss)
+        with self.compute.autocast():
+            loss = F.cross_entropy(self.supernet(images, gates), labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.task.recipe.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, self.task.recipe.clip)
         optimizer = self.loop.optimizers["weights"]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return loss.item()
+        return {"loss": loss.detach()}, norm
 
-    def architecture_step(self, images: Tensor, labels: Tensor) -> dict[str, float]:
+    def architecture_step(self, images: Tensor, labels: Tensor) -> dict[str, float | Tensor]:
         """Move the distribution by one batch's gradient; return what the step saw.
 
         Only the gradient towards the logits is computed: weights get none, which saves a third.
         """
         space, constraint = self.task.space, self.task.constraint
         gates = space.relax(self.logits, self._temperature())
-        logits = self.supernet(images, gates)
-        loss = F.cross_entropy(logits, labels)
-        self.loop.require_finite(loss)
-        record = {
-            "architecture_loss": loss.item(),
-            "accuracy": (logits.argmax(1) == labels).float().mean().item(),
+        with self.compute.autocast():
+            logits = self.supernet(images, gates)
+            loss = F.cross_entropy(logits, labels)
+        figures: dict[str, float | Tensor] = {
+            "architecture_loss": loss.detach(),
+            "accuracy": (logits.argmax(1) == labels).float().mean(),
         }
-        if constraint is not None:
+        losses = [loss]
+        if constraint is not None:  # by the CPU, while a GPU is still at the images
             others = [space.relax(self.logits, self._temperature()) for _ in range(_HARDWARE_SAMPLES - 1)]
             violation = constraint.violation(torch.stack([gates, *others]))
-            loss = loss + self.dual.loss(violation)
+            losses.append(self.dual.loss(violation))
             self.dual.update(violation)
-            record |= {"violation": float(violation.detach().mean()), "multiplier": self.dual.multiplier}
-        (self.logits.grad,) = torch.autograd.grad(loss, [self.logits])
+            figures |= {"violation": float(violation.detach().mean()), "multiplier": self.dual.multiplier}
+        (self.logits.grad,) = torch.autograd.grad(losses, [self.logits])
+        # It is on the CPU, where to look costs nothing; logits that are no numbers select no architecture.
+        self.loop.require_finite(self.logits.grad.norm())
         self.loop.optimizers["architecture"].step()
-        return record
+        return figures
+
+    def _both_steps(self, epoch: int, step: int) -> tuple[dict[str, float | Tensor], Tensor]:
+        figures, norm = self.weight_step(*self._batch(0, epoch, step))
+        if epoch < int(_WARM_UP * self.loop.epochs):
+            return {**figures}, norm
+        return {**figures, **self.architecture_step(*self._batch(1, epoch, step))}, norm
+
+    @property
+    def _batch_size(self) -> int:
+        return min(self.task.recipe.batch_size, len(self.labels[0]))
+
+    def _attempt(self, size: int) -> None:
+        """Do what takes a weight step's memory with `size` images, and keep nothing."""
+        gates = self.task.space.relax(self.logits.detach(), self._temperature())
+        images = self.compute.batch(torch.zeros(size, *self.task.shape.image))
+        with self.compute.autocast():
+            loss = self.supernet(images, gates).float().sum()
+        torch.autograd.grad(loss, self.weights, allow_unused=True)
 
     def _batch(self, half: int, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         images, labels = self.images[half], self.labels[half]
@@ -151,7 +192,8 @@ class Searcher:
         order = epoch_order(len(labels), self.task.recipe.batch_size, self.task.seed, stage, epoch)
         rows = order[step % len(order)]
         generator = torch.Generator().manual_seed(step_seed(self.task.seed, stage, epoch, step))
-        return self.task.augmentation(images[rows], generator), labels[rows]
+        batch = self.task.augmentation(self.compute.take(images, rows), generator)
+        return self.compute.batch(batch), labels[self.compute.move(rows)]
 
     def _temperature(self) -> float:
         return temperature_at(self.loop.done / (self.loop.epochs * self.loop.steps))
@@ -163,23 +205,7 @@ class Searcher:
         for group in self.loop.optimizers["weights"].param_groups:
             group["lr"] = min(lowest, highest) + max(0.0, highest - lowest) * cosine
 
-    def _account(
-        self, sums: dict[str, float], record: dict[str, float], epoch: int, step: int
-    ) -> dict[str, float]:
-        """Add a step to the epoch's sums; at its end turn them into a record of means."""
-        for key, value in record.items():
-            sums[f"sum.{key}"] = sums.get(f"sum.{key}", 0.0) + value
-        if step == self.loop.steps - 1:
-            means = {
-                key.removeprefix("sum."): value / self.loop.steps
-                for key, value in sums.items()
-                if key[:4] == "sum."
-            }
-            operations = self.logits.detach()[:, 1:].softmax(dim=1)
-            entropy = -(operations * operations.log()).sum(dim=1).mean()
-            self.loop.history.append(
-                {"epoch": epoch, **means, "entropy": float(entropy), "temperature": self._temperature()}
-            )
-            sums = {}
-        self.loop.carried = {**sums, "multiplier": self.dual.multiplier}
-        return sums
+    def _entropy(self) -> float:
+        """Return the mean entropy of the edges' operations, in nats."""
+        operations = self.logits.detach()[:, 1:].softmax(dim=1)
+        return float(-(operations * operations.log()).sum(dim=1).mean())

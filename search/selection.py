@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ehdnas.search.augment import Augmentation
+from ehdnas.search.compute import CPU, Compute
 from ehdnas.search.loop import step_seed
 from ehdnas.search.objective import Constraint
 from ehdnas.search.spaces.base import Architecture, Space, Supernet
@@ -73,20 +74,26 @@ def fastest_starts(space: Space, seed: int, count: int = 4) -> list[Architecture
 
 def supernet_accuracy(
     space: Space, supernet: Supernet, architecture: Architecture, images: Tensor, labels: Tensor,
-    augmentation: Augmentation, batch: int,
+    augmentation: Augmentation, batch: int, compute: Compute = CPU,
 ) -> float:  # fmt: skip
     """Return the accuracy of an architecture with the shared weights, on images it was not trained on.
 
     Batch norm uses each batch's own statistics: the running ones mix every architecture's.
+
+    Args:
+        images: uint8 [n, h, w, c], with `labels` [n], on any device.
+        batch: how many images at a time.
+        compute: where the supernet is.
     """
     supernet.train()
     gates = space.encode(architecture)
-    correct = 0.0
-    with torch.no_grad():
-        for rows in torch.split(torch.arange(len(labels)), batch):
-            logits = supernet(augmentation.evaluate(images[rows]), gates)
-            correct += float((logits.argmax(1) == labels[rows]).sum())
-    return correct / len(labels)
+    images, labels = compute.move(images), compute.move(labels)
+    correct = torch.zeros((), dtype=torch.int64, device=compute.device)
+    with torch.no_grad(), compute.autocast():
+        for some, known in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
+            logits = supernet(compute.batch(augmentation.evaluate(some)), gates)
+            correct += (logits.argmax(1) == known).sum()
+    return int(correct) / len(labels)
 
 
 def _repaired(space: Space, start: Architecture, constraint: Constraint) -> list[Architecture]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ehdnas.core.images.dataset import Split
 from ehdnas.search.augment import Augmentation
+from ehdnas.search.averaging import Average
+from ehdnas.search.compute import CPU, Compute
 from ehdnas.search.loop import Loop, Progress, epoch_order, step_seed, steps_per_epoch
+from ehdnas.search.memory import within_memory
 from ehdnas.search.recipes import Recipe
+from ehdnas.search.targets import Targets, mixed
 
 
 @dataclass(frozen=True)
 class TrainTask:
-    """Everything a training depends on; the same task gives the same weights."""
+    """Everything a training depends on; the same task gives the same weights on the same kind of device."""
 
     network: nn.Module
     images: Split
@@ -30,6 +34,7 @@ class TrainTask:
     seed: int
     save_every_s: float
     identity: dict[str, Any]
+    compute: Compute = CPU
 
 
 class Trainer:
@@ -37,16 +42,20 @@ class Trainer:
 
     def __init__(self, task: TrainTask, checkpoint: Path) -> None:
         self.task = task
-        self.network = task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.compute = task.compute
+        self.compute.prepare()
+        self.network = self.compute.place(task.network)
         recipe = task.recipe
+        self.weights = list(self.network.parameters())
         optimizer = torch.optim.SGD(
-            self.network.parameters(),
+            self.weights,
             lr=recipe.train_learning_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
         )
-        self.images = torch.from_numpy(task.images.images)
-        self.labels = torch.from_numpy(task.images.labels)
+        self.average = Average(self.network, recipe.ema) if recipe.ema else None
+        self.images = self.compute.hold(task.images.images)
+        self.labels = self.compute.move(torch.from_numpy(task.images.labels))
         self.loop = Loop(
             stage="training",
             path=checkpoint,
@@ -57,48 +66,71 @@ class Trainer:
             steps=steps_per_epoch(len(task.images), recipe.train_batch_size),
             seed=task.seed,
             save_every_s=task.save_every_s,
+            extra={} if self.average is None else self.average.tensors,
+            look_every=self.compute.look_every,
         )
 
     def run(self, progress: Progress) -> list[dict[str, Any]]:
-        """Train to the end, from the start or from where `loop.resume` found it; one record an epoch."""
-        total = self.loop.epochs * self.loop.steps
+        """Train to the end, from the start or from where `loop.resume` found it; one record an epoch.
+
+        Raises:
+            EhdnasError: a loss became no number, or the batch does not fit into memory.
+        """
         self.network.train()
+        batch = min(self.task.recipe.train_batch_size, len(self.labels))
         for epoch, step in self.loop.remaining():
-            loss, correct = self.step(epoch, step)
-            sums = self.loop.carried
-            self.loop.carried = {
-                "loss": sums.get("loss", 0.0) + loss,
-                "accuracy": sums.get("accuracy", 0.0) + correct,
-            }
-            if step == self.loop.steps - 1:
-                means = {key: value / self.loop.steps for key, value in self.loop.carried.items()}
-                self.loop.history.append({"epoch": epoch, **means})
-                self.loop.carried = {}
-            progress(self.loop.done + 1, total, f"loss {loss:.2f}")
+            one = partial(self.step, epoch, step)
+            figures, gradient = within_memory(one, self._attempt, batch, self.compute, self.loop.stage)
+            self.loop.account(figures, gradient)
+            if self.average is not None:
+                self.average.update(self.loop.done)
+            self.loop.show(progress)
         return self.loop.history
 
-    def step(self, epoch: int, step: int) -> tuple[float, float]:
-        """Train on one batch; return (loss, accuracy) on it."""
-        images, labels = self._batch(epoch, step)
+    def step(self, epoch: int, step: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Train on one batch; return (`loss` and `accuracy` on it, the gradient's norm)."""
+        images, targets = self._batch(epoch, step)
         self._schedule(epoch)
-        out = self.network(images)
-        logits, auxiliary = out if isinstance(out, tuple) else (out, None)
-        loss = F.cross_entropy(logits, labels)
-        if auxiliary is not None:
-            loss = loss + self.task.recipe.auxiliary_weight * F.cross_entropy(auxiliary, labels)
-        self.loop.require_finite(loss)
+        with self.compute.autocast():
+            loss, logits = self._loss(images, targets)
         optimizer = self.loop.optimizers["weights"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.task.recipe.clip)
+        norm = nn.utils.clip_grad_norm_(self.weights, self.task.recipe.clip)
         optimizer.step()
-        return loss.item(), (logits.argmax(1) == labels).float().mean().item()
+        return {"loss": loss.detach(), "accuracy": targets.accuracy(logits)}, norm
 
-    def _batch(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return what was trained, by its names in the network: averages, if the recipe has them taken."""
+        own: dict[str, Tensor] = self.network.state_dict()
+        return own if self.average is None else {**own, **self.average.state()}
+
+    def _loss(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Return (the loss, the logits), the auxiliary head's loss weighed in where there is one."""
+        recipe = self.task.recipe
+        out = self.network(images)
+        logits, auxiliary = out if isinstance(out, tuple) else (out, None)
+        loss = targets.loss(logits, recipe.label_smoothing)
+        if auxiliary is not None:
+            loss = loss + recipe.auxiliary_weight * targets.loss(auxiliary, recipe.label_smoothing)
+        return loss, logits
+
+    def _batch(self, epoch: int, step: int) -> tuple[Tensor, Targets]:
         seed, recipe = self.task.seed, self.task.recipe
         rows = epoch_order(len(self.labels), recipe.train_batch_size, seed, "training", epoch)[step]
         generator = torch.Generator().manual_seed(step_seed(seed, "training-augment", epoch, step))
-        return self.task.augmentation(self.images[rows], generator), self.labels[rows]
+        images = self.task.augmentation(self.compute.take(self.images, rows), generator)
+        labels = self.labels[self.compute.move(rows)]
+        at = step_seed(seed, "training-mixup", epoch, step)
+        return mixed(self.compute.batch(images), labels, recipe.mixup, at)
+
+    def _attempt(self, size: int) -> None:
+        """Do what takes a step's memory with `size` images, and keep nothing."""
+        image = self.task.augmentation.evaluate(self.compute.move(self.images[:1]).expand(size, -1, -1, -1))
+        targets = Targets(self.labels[:1].expand(size))
+        with self.compute.autocast():
+            loss, _ = self._loss(self.compute.batch(image), targets)
+        torch.autograd.grad(loss, self.weights)
 
     def _schedule(self, epoch: int) -> None:
         """Cosine learning rate to 0; drop-path rising linearly to its full probability."""
@@ -106,15 +138,25 @@ class Trainer:
         for group in self.loop.optimizers["weights"].param_groups:
             group["lr"] = self.task.recipe.train_learning_rate * (1 + math.cos(math.pi * progress)) / 2
         if hasattr(self.network, "drop_path"):
-            self.network.drop_path = self.task.recipe.drop_path * progress
+            self.network.drop_path = self.task.recipe.drop_path * progress  # type: ignore[assignment]
 
 
-def logits_of(network: nn.Module, images: NDArray[np.float32], batch: int = 256) -> NDArray[np.float32]:
-    """Return the logits [n, classes] of normalised images [n, c, h, w]."""
+def logits_of(
+    network: nn.Module, images: NDArray[np.float32], batch: int = 256, compute: Compute = CPU
+) -> NDArray[np.float32]:
+    """Return the logits [n, classes] of normalised images [n, c, h, w], computed in float32.
+
+    The network is left in evaluation mode, and on the CPU.
+    """
     network.eval()
-    with torch.no_grad():
-        parts = [network(chunk) for chunk in torch.split(torch.from_numpy(images), batch)]
-    return torch.cat(parts).numpy()
+    compute.place(network)
+    try:
+        with torch.no_grad():
+            chunks = torch.split(torch.from_numpy(images), batch)
+            parts = [network(compute.batch(chunk)) for chunk in chunks]
+        return torch.cat(parts).cpu().numpy()
+    finally:
+        CPU.place(network)
 
 
 def accuracy_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,13 @@ class Settings(BaseModel):
     train_epochs: int | None = Field(None, ge=1, description="epochs of the final training")
     batch_size: int | None = Field(None, ge=1, description="images a step, in search and training")
     learning_rate: float | None = Field(None, gt=0, description="learning rate of the weights")
+    ema: float | None = Field(None, ge=0, lt=1, description="decay of the weights' moving average; 0: none")
+    label_smoothing: float | None = Field(None, ge=0, lt=1, description="share of a target spread over all")
+    mixup: float | None = Field(None, ge=0, description="alpha of mixup of training images; 0: none")
+    compute: str = Field("auto", description="where to search and train: auto, cpu, cuda or cuda:N")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="numbers that networks are trained in; auto: bfloat16 on a GPU"
+    )
     checkpoint_s: float = Field(30.0, ge=0, description="seconds between checkpoints")
     codesign: bool = Field(False, description="design the simulated accelerator anew for every network")
     exclude: str = Field("", description="choices the search leaves out, comma-separated, or 'unmapped'")
@@ -71,6 +79,13 @@ class Settings(BaseModel):
         parse_budget(text)
         return text
 
+    @field_validator("compute")
+    @classmethod
+    def _is_place(cls, text: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text):
+            raise ValueError("should be auto, cpu, cuda or cuda:N")
+        return text
+
     @field_validator("samples")
     @classmethod
     def _are_enough(cls, number: int | None) -> int | None:
@@ -81,6 +96,9 @@ class Settings(BaseModel):
 
 EXPORT_SETTINGS = frozenset(ExportOptions.model_fields) & frozenset(Settings.model_fields) - {"seed"}
 """Settings of an export alone: a run does not keep them, since another export may well want others."""
+
+PLACE_SETTINGS = frozenset({"compute", "precision"})
+"""Settings of where a stage computes: what was begun in one place may be continued in another."""
 
 
 def kept_by_runs(settings: Settings) -> dict[str, Any]:

@@ -128,9 +128,9 @@ class EnsemblePredictor(Predictor):
         widths = [features.values.shape[1] for features in self.seen(one)]
         members: list[nn.Module] = []
         for at, width in enumerate(widths):
-            own = _under(tensors, f"members.{at}.")
-            if at < len(_VIEWS) or "support" in own:
-                members.append(Process.shaped_like(own, width))
+            told = _under(tensors, f"members.{at}.")
+            if at < len(_VIEWS) or "support" in told:
+                members.append(Process.shaped_like(told, width))
         if _under(tensors, f"members.{len(members)}."):
             members.append(Network(widths[1]))
         self.members = nn.ModuleList(members)

@@ -53,10 +53,22 @@ class SpaceFacts:
         """
         if self.costs is None or name not in self.costs.names:
             return None
-        column = self.costs.names.index(name)
+        return self.totals(gates)[:, self.costs.names.index(name)]
+
+    def totals(self, gates: Tensor) -> Tensor:
+        """Return the networks' sums [n, kinds] of every cost, dead edges left out; [n, 0] if none is known.
+
+        Args:
+            gates: [n, slots, choices].
+        """
+        if self.costs is None:
+            return gates.new_zeros(len(gates), 0)
         effective = gates * live(gates, self.graphs)[:, :, None]
-        chosen = self.costs.chosen[:, :, column].to(gates)
-        return (effective * chosen).sum((1, 2)) + self.costs.fixed[column].to(gates)
+        sums = [
+            (effective * self.costs.chosen[:, :, column].to(gates)).sum((1, 2)) + fixed
+            for column, fixed in enumerate(self.costs.fixed.to(gates))
+        ]
+        return torch.stack(sums, 1)
 
 
 def facts_of(space: Space, shape: NetworkShape) -> SpaceFacts:

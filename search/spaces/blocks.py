@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from ehdnas.search.spaces.base import NetworkShape
+
+Gates = Sequence[Tensor]
+"""By slot, the gate of the operation that runs there: a scalar on the device of the images."""
+
+
+def gates_of(gates: Tensor, choices: Sequence[int], images: Tensor) -> Gates | None:
+    """Return by slot the gate [] of its choice, beside the images; None where no gradient is wanted.
+
+    They are moved at once: a copy for each edge would keep a GPU waiting.
+    """
+    if not gates.requires_grad:
+        return None
+    chosen = gates[range(len(choices)), choices]
+    return chosen.to(images.device, non_blocking=True).unbind()
 
 
 class AuxiliaryHead(nn.Module):
@@ -39,7 +54,7 @@ class AuxiliaryHead(nn.Module):
 def drop_path(x: Tensor, probability: float) -> Tensor:
     """Drop whole samples of an edge (Larsson, Maire, Shakhnarovich, ICLR 2017), scaling up the rest."""
     keep = 1 - probability
-    mask = torch.empty(len(x), 1, 1, 1, dtype=x.dtype).bernoulli_(keep)
+    mask = x.new_empty(len(x), 1, 1, 1).bernoulli_(keep)
     return x * (mask / keep)
 
 

@@ -24,7 +24,9 @@ def run(
     protocol: o.Protocol = None, predictor: o.Predictor = None, transfer: o.Transfer = None,
     random: o.Random = False, search_epochs: o.SearchEpochs = None,
     train_epochs: o.TrainEpochs = None, batch_size: o.BatchSize = None,
-    learning_rate: o.LearningRate = None, exclude: o.Exclude = None, seed: o.Seed = None,
+    learning_rate: o.LearningRate = None, ema: o.Ema = None, label_smoothing: o.LabelSmoothing = None,
+    mixup: o.Mixup = None, compute: o.Compute = None, precision: o.Precision = None,
+    exclude: o.Exclude = None, seed: o.Seed = None,
     targets: Annotated[str | None, typer.Option(help="Formats to export, comma-separated.")] = None,
     resume: o.Resume = False, json: o.Json = False,
 ) -> int:  # fmt: skip
@@ -128,6 +130,7 @@ def search(
     protocol: o.Protocol = None, predictor: o.Predictor = None, transfer: o.Transfer = None,
     random: o.Random = False, search_epochs: o.SearchEpochs = None,
     batch_size: o.BatchSize = None, learning_rate: o.LearningRate = None, exclude: o.Exclude = None,
+    compute: o.Compute = None, precision: o.Precision = None,
     seed: o.Seed = None, resume: o.Resume = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Search for the most accurate network within the budget. Exits 3 when no network can meet it."""
@@ -154,7 +157,9 @@ def search(
 
 def train(
     run: o.RunName = None, train_epochs: o.TrainEpochs = None, batch_size: o.BatchSize = None,
-    learning_rate: o.LearningRate = None, resume: o.Resume = False, json: o.Json = False,
+    learning_rate: o.LearningRate = None, ema: o.Ema = None, label_smoothing: o.LabelSmoothing = None,
+    mixup: o.Mixup = None, compute: o.Compute = None, precision: o.Precision = None,
+    resume: o.Resume = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Train the network that was searched, from scratch."""
     found = o.find_run(run, _SEARCH_FIRST)

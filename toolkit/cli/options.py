@@ -38,6 +38,15 @@ SearchEpochs = Annotated[int | None, typer.Option(help="Epochs of the search.")]
 TrainEpochs = Annotated[int | None, typer.Option(help="Epochs of the final training.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]
 LearningRate = Annotated[float | None, typer.Option(help="Learning rate of the weights.")]
+Ema = Annotated[float | None, typer.Option(help="Decay of a moving average of the weights; 0 for none.")]
+LabelSmoothing = Annotated[float | None, typer.Option(help="Share of each target spread over all classes.")]
+Mixup = Annotated[float | None, typer.Option(help="Alpha of mixup; 0 trains on images as they are.")]
+Compute = Annotated[
+    str | None, typer.Option(help="Where to train: auto (a GPU where there is one), cpu, cuda or cuda:N.")
+]
+Precision = Annotated[
+    str | None, typer.Option(help="float32, bfloat16, or auto: bfloat16 on a GPU, float32 on a CPU.")
+]
 RunName = Annotated[str | None, typer.Option("--run", help="A run's name; the latest by default.")]
 Exclude = Annotated[
     str | None, typer.Option(help="Choices to leave out, comma-separated, or 'unmapped' for an Edge TPU.")

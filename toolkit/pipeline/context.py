@@ -16,6 +16,7 @@ from ehdnas.pipeline.reporter import Reporter
 from ehdnas.pipeline.tables import shape_of_table
 from ehdnas.profilers.base import TableProfiler, find_profiler
 from ehdnas.search.augment import Augmentation
+from ehdnas.search.compute import Compute, find_compute
 from ehdnas.search.loop import Loop
 from ehdnas.search.predictor.facts import SpaceFacts, facts_of
 from ehdnas.search.recipes import Recipe, recipe_for
@@ -58,6 +59,11 @@ class Context:
         return self.settings.data.partition(":")[0]
 
     @property
+    def usual(self) -> str:
+        """Whose usual network size and recipe suit the data: its kind's, or `imagenet` for large images."""
+        return "imagenet" if min(self.dataset.image_shape[1:]) >= _IMAGENET_STEM_FROM else self.kind
+
+    @property
     def facts(self) -> SpaceFacts:
         """The space's graphs and what its choices cost at this size, by their layers."""
         return _facts(self.space, self.shape)
@@ -68,14 +74,13 @@ class Context:
         if (tabled := self._tabled_shape()) is not None:
             return tabled
         image = self.dataset.image_shape
-        imagenet = min(image[1:]) >= _IMAGENET_STEM_FROM
-        channels, cells = _SIZES["imagenet" if imagenet else self.kind]
+        channels, cells = _SIZES[self.usual]
         shape = NetworkShape(
             channels=self.settings.channels or channels,
             cells=self.settings.cells or cells,
             image=image,
             classes=self.dataset.num_classes,
-            stem="imagenet" if imagenet else "cifar",
+            stem="imagenet" if self.usual == "imagenet" else "cifar",
         )
         self.space.check_shape(shape)
         return shape
@@ -112,8 +117,20 @@ class Context:
             "train_batch_size": self.settings.batch_size,
             "learning_rate": self.settings.learning_rate,
             "train_learning_rate": self.settings.learning_rate,
+            "ema": self.settings.ema,
+            "label_smoothing": self.settings.label_smoothing,
+            "mixup": self.settings.mixup,
         }
-        return recipe_for(self.kind).model_copy(update={k: v for k, v in given.items() if v is not None})
+        return recipe_for(self.usual).model_copy(update={k: v for k, v in given.items() if v is not None})
+
+    @cached_property
+    def compute(self) -> Compute:
+        """Where search and training compute.
+
+        Raises:
+            UsageError: the settings ask for a GPU that is not there.
+        """
+        return find_compute(self.settings.compute, self.settings.precision)
 
     @cached_property
     def augmentation(self) -> Augmentation:

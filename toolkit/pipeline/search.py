@@ -24,7 +24,7 @@ from ehdnas.search.objective import Constraint
 from ehdnas.search.searcher import Searcher, SearchResult, SearchTask
 from ehdnas.search.selection import Candidate, candidates, fastest, fastest_starts, supernet_accuracy
 from ehdnas.search.spaces.base import Architecture
-from ehdnas.settings import kept_by_runs
+from ehdnas.settings import PLACE_SETTINGS, kept_by_runs
 from ehdnas.workspace import Run
 
 _SCORED = 16  # candidates judged with the supernet's weights,
@@ -40,6 +40,7 @@ def search(context: Context, resume: bool = False) -> Run:
         UsageError: resuming with other settings; the message says which differ.
     """
     budget = parse_budget(context.settings.budget)
+    context.compute  # noqa: B018 - a GPU that is not there is said before anything is measured
     context = heed_mapping(context)
     run = _unfinished(context) if resume else None
     if run is not None and run.has("search"):
@@ -78,7 +79,11 @@ def _unfinished(context: Context) -> Run | None:
     run = context.workspace.latest()
     if run is not None:
         before, now = run.read("run"), run_settings(context)
-        require_same(now["settings"], before["settings"], f"run {run.name}")
+        ours, theirs = (
+            {key: value for key, value in one["settings"].items() if key not in PLACE_SETTINGS}
+            for one in (now, before)
+        )
+        require_same(ours, theirs, f"run {run.name}")
     return run
 
 
@@ -133,20 +138,25 @@ def _say_plan(context: Context, budget: Budget) -> None:
     seconds = _step_seconds(context) * steps * recipe.search_epochs
     reporter.say(
         f"search: {recipe.search_epochs} epochs of {steps} steps over '{context.space.name}' "
-        f"({context.shape}) for {budget} on {context.device.name}; about {duration(seconds)}"
+        f"({context.shape}) for {budget} on {context.device.name}; about {duration(seconds)} "
+        f"on {context.compute}"
     )
 
 
 def _step_seconds(context: Context) -> float:
     """Return how long one step takes here, from the quickest of a few passes of the reference network."""
+    compute = context.compute
     with torch.random.fork_rng():
-        network = context.space.network(context.space.reference, context.shape)
+        network = compute.place(context.space.network(context.space.reference, context.shape))
         images = torch.randn(min(context.recipe.batch_size, len(context.dataset.train)), *context.shape.image)
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = compute.batch(images)
         passes = []
         for _ in range(3):
             start = time.perf_counter()
-            network(images).sum().backward()
+            with compute.autocast():
+                out = network(images)
+            out.sum().backward()
+            compute.synchronise()
             passes.append(time.perf_counter() - start)
     return 1.7 * min(passes)  # a weight step, and an architecture step that computes no weight gradients
 
@@ -164,6 +174,7 @@ def _run_search(context: Context, run: Run, profiled: Profile, budget: Budget, r
         seed=context.settings.seed,
         save_every_s=context.settings.checkpoint_s,
         identity=context.identity(budget=str(budget), device=context.device.name),
+        compute=context.compute,
     )
     searcher = Searcher(task, run.checkpoint("search"))
     if resume:
@@ -218,7 +229,7 @@ def _judge(context: Context, result: SearchResult, shortlist: list[Candidate]) -
     for number, one in enumerate(shortlist, 1):
         accuracy = supernet_accuracy(
             context.space, result.supernet, one.architecture, images, labels, context.augmentation,
-            context.recipe.batch_size,
+            context.recipe.batch_size, context.compute,
         )  # fmt: skip
         scored.append(_Scored(one, accuracy))
         context.reporter.progress(number, len(shortlist), "candidates scored")

@@ -41,6 +41,7 @@ def train(context: Context, run: Run, resume: bool = False) -> dict[str, Any]:
     if resume and run.has("train") and weights_problem(run) is None:
         context.reporter.say(f"train: run {run.name} is trained; nothing to resume")
         return dict(run.read("train"))
+    context.compute  # noqa: B018 - a GPU that is not there is said before an earlier training is forgotten
     architecture = context.space.parse(run.genotype)
     if str(context.shape) != run.read("search")["shape"]:
         raise UsageError(
@@ -113,12 +114,13 @@ def _trainer(context: Context, run: Run, architecture: Architecture) -> Trainer:
         seed=context.settings.seed,
         save_every_s=context.settings.checkpoint_s,
         identity=context.identity(genotype=context.space.text(architecture)),
+        compute=context.compute,
     )
     return Trainer(task, run.checkpoint("train"))
 
 
 def _say_plan(context: Context, trainer: Trainer) -> None:
-    loop = trainer.loop
+    loop, compute = trainer.loop, context.compute
     trainer.network.train()
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     with torch.random.fork_rng():
@@ -126,21 +128,23 @@ def _say_plan(context: Context, trainer: Trainer) -> None:
         passes = []
         for _ in range(3):
             start = time.perf_counter()
-            out = trainer.network(context.augmentation.evaluate(images))
+            with compute.autocast():
+                out = trainer.network(compute.batch(context.augmentation.evaluate(images)))
             (out[0] if isinstance(out, tuple) else out).sum().backward()
+            compute.synchronise()
             passes.append(time.perf_counter() - start)
     trainer.network.zero_grad(set_to_none=True)
     trainer.network.load_state_dict(before)
     context.reporter.say(
         f"train: {loop.epochs} epochs of {loop.steps} steps on {len(context.dataset.train)} images; "
-        f"about {duration(min(passes) * loop.steps * loop.epochs)}"
+        f"about {duration(min(passes) * loop.steps * loop.epochs)} on {compute}"
     )
 
 
 def _plain(context: Context, architecture: Architecture, trainer: Trainer) -> nn.Module:
-    """Return the trained network without its auxiliary head, which only training needs."""
+    """Return the trained network, on the CPU, without its auxiliary head, which only training needs."""
     network = context.space.network(architecture, context.shape)
-    trained = trainer.network.state_dict()
+    trained = trainer.trained_state()
     network.load_state_dict({name: trained[name] for name in network.state_dict()})
     return network.eval()
 
@@ -148,7 +152,7 @@ def _plain(context: Context, architecture: Architecture, trainer: Trainer) -> nn
 def _evaluate(context: Context, network: nn.Module, history: list[dict[str, Any]]) -> dict[str, Any]:
     test = context.dataset.test
     images = normalise(test.images, context.dataset.mean, context.dataset.std)
-    accuracy = accuracy_of(logits_of(network, images), test.labels)
+    accuracy = accuracy_of(logits_of(network, images, compute=context.compute), test.labels)
     context.reporter.say(f"train: test accuracy {accuracy:.2%} on {len(test)} images")
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return {

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ehdnas.search.ops import FactorizedReduce, ReLUConvBN, build_operation
 from ehdnas.search.spaces.base import NetworkShape, Supernet
-from ehdnas.search.spaces.blocks import AuxiliaryHead, cifar_stem, drop_path, imagenet_stem
+from ehdnas.search.spaces.blocks import AuxiliaryHead, Gates, cifar_stem, drop_path, gates_of, imagenet_stem
 from ehdnas.search.spaces.darts.genotype import CHOICES, EDGES, EDGES_PER_CELL, NODES, Choices, edges_of
 
 EdgeChoices = Mapping[int, tuple[int, ...]]
@@ -54,8 +54,8 @@ class Cell(nn.Module):
                     operation = nn.Sequential(operation, nn.BatchNorm2d(channels, affine=False))
                 self.edges[f"{edge}_{choice}"] = operation
 
-    def forward(self, s0: Tensor, s1: Tensor, choices: Choices, gates: Tensor | None, drop: float) -> Tensor:
-        """Return [n, 4·C, h, w]; `gates` [14, choices] scale the edges, so that gradients reach them."""
+    def forward(self, s0: Tensor, s1: Tensor, choices: Choices, gates: Gates | None, drop: float) -> Tensor:
+        """Return [n, 4·C, h, w]; `gates`, one an edge, scale the edges, so that gradients reach them."""
         states = [self.preprocess0(s0), self.preprocess1(s1)]
         for node in range(NODES):
             used = [edge for edge in edges_of(node) if choices[edge]]
@@ -63,14 +63,12 @@ class Cell(nn.Module):
             states.append(terms[0] + terms[1])
         return torch.cat(states[2:], dim=1)
 
-    def _edge(
-        self, edge: int, choice: int, states: list[Tensor], gates: Tensor | None, drop: float
-    ) -> Tensor:
+    def _edge(self, edge: int, choice: int, states: list[Tensor], gates: Gates | None, drop: float) -> Tensor:
         operation = self.edges[f"{edge}_{choice}"]
         out: Tensor = operation(states[EDGES[edge][1]])
         if drop > 0 and self.training and not isinstance(operation, nn.Identity):
             out = drop_path(out, drop)
-        return out if gates is None else out * gates[edge, choice]
+        return out if gates is None else out * gates[edge]
 
 
 class Body(nn.Module):
@@ -100,7 +98,7 @@ class Body(nn.Module):
         self.classifier = nn.Linear(inputs[1], shape.classes)
         self.drop_path = 0.0
 
-    def run(self, x: Tensor, choices: Choices, gates: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def run(self, x: Tensor, choices: Choices, gates: Gates | None = None) -> tuple[Tensor, Tensor | None]:
         """Return (logits, auxiliary logits or None) of one architecture."""
         s0 = self.stems[0](x)
         s1 = self.stems[1](s0) if len(self.stems) > 1 else s0
@@ -140,7 +138,7 @@ class DartsSupernet(Supernet):
     def forward(self, images: Tensor, gates: Tensor) -> Tensor:
         """Return logits [n, classes] of the architecture that `gates` [28, 8] select."""
         choices = tuple(gates.argmax(dim=1).tolist())
-        return self.body.run(images, choices, gates if gates.requires_grad else None)[0]
+        return self.body.run(images, choices, gates_of(gates, choices, images))[0]
 
 
 def _used(cell: Choices) -> EdgeChoices:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ehdnas.core.errors import UsageError
 from ehdnas.search.ops import ReLUConvBN, build_operation
 from ehdnas.search.spaces.base import NetworkShape, Supernet
-from ehdnas.search.spaces.blocks import AuxiliaryHead, cifar_stem, imagenet_stem
+from ehdnas.search.spaces.blocks import AuxiliaryHead, Gates, cifar_stem, gates_of, imagenet_stem
 from ehdnas.search.spaces.nasbench201.genotype import CHOICES, EDGES, GRAPH, NODES, SLOTS, Choices
 
 EdgeChoices = Mapping[int, tuple[int, ...]]
@@ -47,8 +47,8 @@ class Cell(nn.Module):
                 operation = build_operation(CHOICES[choice], channels, 1, affine=not searching)
                 self.edges[f"{edge}_{choice}"] = operation
 
-    def forward(self, x: Tensor, choices: Choices, gates: Tensor | None = None) -> Tensor:
-        """Return [n, C, h, w] of [n, C, h, w]; `gates` [6, 5] scale the edges, so that gradients reach them.
+    def forward(self, x: Tensor, choices: Choices, gates: Gates | None = None) -> Tensor:
+        """Return [n, C, h, w] of [n, C, h, w]; `gates`, one an edge, scale it, so that gradients reach them.
 
         What the output does not depend on is not computed.
         """
@@ -58,7 +58,7 @@ class Cell(nn.Module):
             if edge in live:
                 choice = choices[edge]
                 out: Tensor = self.edges[f"{edge}_{choice}"](states[source])
-                out = out if gates is None else out * gates[edge, choice]
+                out = out if gates is None else out * gates[edge]
                 states[target] = states[target] + out if target in states else out
         return states[NODES - 1]
 
@@ -101,7 +101,7 @@ class Body(nn.Module):
         self.activation = nn.Sequential(nn.BatchNorm2d(last), nn.ReLU())
         self.classifier = nn.Linear(last, shape.classes)
 
-    def run(self, x: Tensor, choices: Choices, gates: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def run(self, x: Tensor, choices: Choices, gates: Gates | None = None) -> tuple[Tensor, Tensor | None]:
         """Return (logits, auxiliary logits or None) of one architecture."""
         x, auxiliary = self.stem(x), None
         for number, stage in enumerate(self.stages):
@@ -149,4 +149,4 @@ class NasBench201Supernet(Supernet):
         choices = tuple(gates.argmax(dim=1).tolist())
         if not GRAPH.live(choices):
             raise UsageError("nasbench201: the gates select no path from a cell's input to its output")
-        return self.body.run(images, choices, gates if gates.requires_grad else None)[0]
+        return self.body.run(images, choices, gates_of(gates, choices, images))[0]

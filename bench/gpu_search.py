@@ -1,0 +1,398 @@
+"""A search on all of CIFAR-10 on one GPU, then the network found trained beside DARTS_V2, equally long.
+
+    python bench/gpu_search.py --data DIR --out DIR --stage search --seconds 560
+    python bench/gpu_search.py --data DIR --out DIR --stage train --seconds 560
+
+The search (C=16 x 8 cells, 32x32) has half of the 50,000 training images for the weights and half for the
+architecture; its budget is 1.5 x the throughput of DARTS_V2 on the simulated `ehdnas-generic` accelerator,
+judged by a predictor fitted to simulated networks. The two trainings then run side by side on the one GPU, as
+processes of their own, on all 50,000 images; each network is tested once, at the end, on the 10,000 test
+images.
+
+DIR of --data holds train-1.npz to train-5.npz and test.npz (`png`, `offsets`, `labels`, `classes`). Every
+stage stops before --seconds are over, and goes on where it stopped when the same command is given again with
+the same --out. The settings that speed depends on can be tried with `--stage probe`. Writes results.json, and
+a checkpoint of what is not finished, to DIR of --out. It needs torch, numpy, safetensors, pillow, scipy,
+scikit-learn, pydantic and platformdirs, and the ehdnas package on the path: it need not be installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from gpu_inputs import METRIC, SPACE, Accelerator, load
+
+from ehdnas.core.budget import Budget
+from ehdnas.core.errors import EhdnasError
+from ehdnas.core.images.dataset import Split, normalise
+from ehdnas.search.augment import Augmentation
+from ehdnas.search.compute import Compute, find_compute
+from ehdnas.search.objective import Constraint
+from ehdnas.search.recipes import recipe_for
+from ehdnas.search.searcher import Searcher, SearchTask
+from ehdnas.search.selection import candidates, supernet_accuracy
+from ehdnas.search.spaces.base import NetworkShape
+from ehdnas.search.trainer import Trainer, TrainTask, accuracy_of, logits_of
+
+FACTOR = 1.5  # of DARTS_V2's throughput
+CONFIDENCE, SEED = 0.9, 0
+SCORED, SCORED_ON = 16, 2000
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images
+STOPPED = 75  # exit status: time is up, go on with the same command
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+class TimeIsUpError(Exception):
+    """The stage was stopped, its state saved."""
+
+
+class Clock:
+    """Stops a stage in time, and shows how far it is once every few seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.start = self.shown = time.monotonic()
+        self.seconds = seconds
+
+    @property
+    def passed(self) -> float:
+        return time.monotonic() - self.start
+
+    def progress(self, done: int, total: int, text: str) -> None:
+        now = time.monotonic()
+        if now - self.shown > 10:
+            self.shown = now
+            say(f"{done}/{total} {text}, {self.passed:.0f} s")
+        if self.passed > self.seconds:
+            signal.raise_signal(signal.SIGTERM)  # the loop finishes its step, saves and raises
+
+
+def say(text: str) -> None:
+    print(f"[{os.environ.get('BENCH_NAME', 'main')}] {text}", flush=True)
+
+
+class Bench:
+    """The settings, and what follows from them."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.clock = Clock(args.seconds)
+        self.shape = NetworkShape(args.channels, args.cells, (3, 32, 32), 10)
+        found = find_compute(args.compute, args.precision)
+        layout = LAYOUTS.get(args.layout, found.memory_format)
+        self.compute = Compute(found.device, found.precision, layout)
+        if found.device.type == "cuda":
+            torch.set_num_threads(1)  # what is left to the CPU is small: threads get in each other's way
+        self.augmentation = Augmentation.for_size(32, True, MEAN, STD)
+        # DARTS trains 600 epochs in batches of 96 at a rate of 0.025. In a twentieth of them its drop-path
+        # is left out, and the rate is what suits the larger batch of a short schedule.
+        self.recipe = recipe_for("cifar10").model_copy(
+            update={
+                "search_epochs": args.epochs_search,
+                "train_epochs": args.epochs_train,
+                "batch_size": args.batch_search or args.batch,
+                "train_batch_size": args.batch,
+                "learning_rate": args.rate_search,
+                "train_learning_rate": args.rate_train,
+                "architecture_learning_rate": args.rate_architecture,
+                "weight_decay": args.weight_decay,
+                "drop_path": 0.0,
+                "ema": args.ema,
+                "label_smoothing": args.label_smoothing,
+            }
+        )
+
+    def identity(self, stage: str) -> dict:
+        return {
+            "stage": stage,
+            "limit": self.args.limit,
+            "shape": str(self.shape),
+            **self.recipe.model_dump(),
+        }
+
+    def search(self) -> dict:
+        """Search; return what was found. Seconds count loading and fitting, and those of earlier pieces."""
+        train, _ = load(self.args)
+        order = np.random.default_rng(SEED).permutation(len(train.labels))
+        halves = [Split(train.images[rows], train.labels[rows]) for rows in np.array_split(order, 2)]
+        accelerator = Accelerator(self.shape)
+        predictor = accelerator.predictor(self.args.work / "predictor.safetensors")
+        reference = accelerator.fps(SPACE.reference)
+        constraint = Constraint(predictor, Budget(METRIC, FACTOR * reference), CONFIDENCE)
+        say(f"ready after {self.clock.passed:.1f} s: {constraint.budget} on {self.compute}")
+        task = SearchTask(
+            SPACE, self.shape, halves[0], halves[1], self.augmentation, self.recipe, constraint, SEED,
+            120.0, self.identity("search"), self.compute,
+        )  # fmt: skip
+        checkpoint = self.args.out / "search.safetensors"
+        searcher = Searcher(task, checkpoint)
+        searcher.resume()
+        result = self._timed("search", lambda: searcher.run(self.clock.progress))
+        found = self._choose(accelerator, constraint, result, halves[1])
+        seconds = self._seconds("search") + self.clock.passed
+        checkpoint.unlink()
+        return {
+            "seconds": round(seconds, 1),
+            **found,
+            "budget_fps": FACTOR * reference,
+            "reference": self._figures(accelerator, predictor, SPACE.reference),
+            "history": result.history,
+        }
+
+    def _choose(self, accelerator, constraint, result, held_out: Split) -> dict:
+        """Return the likeliest network that is simulated to meet the budget and is the best of 16 such."""
+        meeting = [
+            one.architecture
+            for one in candidates(SPACE, result.logits, constraint, SEED)
+            if constraint.budget.meets(accelerator.fps(one.architecture))
+        ][:SCORED]
+        if not meeting:
+            sys.exit("no candidate meets the budget: search longer")
+        images = torch.from_numpy(held_out.images[:SCORED_ON])
+        labels = torch.from_numpy(held_out.labels[:SCORED_ON])
+        scores = [
+            supernet_accuracy(
+                SPACE,
+                result.supernet,
+                one,
+                images,
+                labels,
+                self.augmentation,
+                self.recipe.batch_size,
+                self.compute,
+            )
+            for one in meeting
+        ]
+        best = meeting[int(np.argmax(scores))]
+        figures = self._figures(accelerator, constraint.predictor, best)
+        return {**figures, "supernet_accuracy": max(scores), "candidates": len(meeting)}
+
+    def _figures(self, accelerator, predictor, network) -> dict:
+        with torch.no_grad():
+            predicted = float(predictor(SPACE.encode_all([network])))
+        return {
+            "genotype": SPACE.text(network),
+            "cells": SPACE.genotype(network),
+            "predicted_fps": predicted,
+            "simulated_fps": accelerator.fps(network),
+        }
+
+    def train_both(self, genotypes: dict[str, str]) -> dict:
+        """Train networks side by side, each in a process of its own; return what came of each."""
+        load(self.args)  # so that one process writes the cache
+        children = {}
+        for name, genotype in genotypes.items():
+            remaining = max(1.0, self.args.seconds - self.clock.passed - 15)
+            command = [
+                sys.executable, __file__, *sys.argv[1:], "--stage", "one", "--genotype", genotype,
+                "--name", name, "--seconds", str(remaining),
+            ]  # fmt: skip
+            children[name] = subprocess.Popen(command, env={**os.environ, "BENCH_NAME": name})
+        codes = {name: child.wait() for name, child in children.items()}
+        if STOPPED in codes.values():
+            raise TimeIsUpError
+        if any(codes.values()):
+            sys.exit(f"a training failed: {codes}")
+        return {name: json.loads(self._result(name).read_text()) for name in genotypes}
+
+    def train_one(self, name: str, genotype: str) -> dict:
+        """Train one network, and test it once at the end."""
+        path = self._result(name)
+        if path.is_file():
+            return json.loads(path.read_text())
+        trainer = self._trainer(genotype, self.args.out / f"{name}.safetensors")
+        trainer.loop.resume()
+        history = self._timed(name, lambda: trainer.run(self.clock.progress))
+        network = SPACE.network(SPACE.parse(genotype), self.shape)
+        trained = trainer.trained_state()
+        network.load_state_dict({key: trained[key] for key in network.state_dict()})
+        _, test = load(self.args)
+        logits = logits_of(network, normalise(test.images, MEAN, STD), compute=self.compute)
+        accuracy = accuracy_of(logits, test.labels)
+        say(f"test accuracy {accuracy:.2%}")
+        result = {
+            "genotype": genotype,
+            "test_accuracy": accuracy,
+            "test_images": len(test.labels),
+            "parameters": sum(one.numel() for one in network.parameters()),
+            "seconds": round(self._seconds(name) + self.clock.passed, 1),
+            "history": history,
+        }
+        path.write_text(json.dumps(result))
+        return result
+
+    def _trainer(self, genotype: str, checkpoint: Path) -> Trainer:
+        train, _ = load(self.args)
+        torch.manual_seed(SEED)
+        network = SPACE.network(SPACE.parse(genotype), self.shape, auxiliary=True)
+        task = TrainTask(
+            network, train, self.augmentation, self.recipe, SEED, 120.0, self.identity(genotype), self.compute
+        )
+        return Trainer(task, checkpoint)
+
+    def _result(self, name: str) -> Path:
+        return self.args.out / f"{name}.json"
+
+    def _timed(self, name: str, run):
+        """Return what `run` gives; when stopped, add the seconds to what later pieces count."""
+        try:
+            return run()
+        except KeyboardInterrupt:
+            spent = self._seconds(name) + self.clock.passed
+            self._spent(name).write_text(str(spent))
+            raise TimeIsUpError from None
+
+    def _seconds(self, name: str) -> float:
+        path = self._spent(name)
+        return float(path.read_text()) if path.is_file() else 0.0
+
+    def _spent(self, name: str) -> Path:
+        return self.args.out / f"{name}.seconds"
+
+    def probe(self) -> dict:
+        """Return milliseconds a step in every layout and precision, and where a step's time goes."""
+        rows = []
+        for layout, memory_format in LAYOUTS.items():
+            for precision in ("bfloat16", "float32"):
+                self.compute = Compute(self.compute.device, precision, memory_format)
+                rows.append({"layout": layout, "precision": precision, **self._try_steps()})
+                say(json.dumps(rows[-1]))
+        return {"batch": self.args.batch, "rows": rows}
+
+    def _try_steps(self) -> dict:
+        try:
+            return self._steps()
+        except EhdnasError as error:
+            return {"failed": str(error)}
+
+    def _steps(self) -> dict:
+        train, _ = load(self.args)
+        trainer = self._trainer("DARTS_V2", self.args.work / "probe.safetensors")
+        trainer.network.train()
+        task = SearchTask(
+            SPACE, self.shape, train, train, self.augmentation, self.recipe, None, SEED, 1e9, {}, self.compute
+        )
+        searcher = Searcher(task, self.args.work / "probe.safetensors")
+        each = {
+            "train_ms": lambda at: trainer.step(0, at),
+            "weights_ms": lambda at: searcher.weight_step(*searcher._batch(0, 0, at)),
+            "architecture_ms": lambda at: searcher.architecture_step(*searcher._batch(1, 0, at)),
+        }
+        found = {}
+        for name, step in each.items():
+            for at in range(self.args.probe_steps):  # convolutions are tried out, memory is asked for
+                step(at % trainer.loop.steps)
+            self.compute.synchronise()
+            start = time.perf_counter()
+            for at in range(self.args.probe_steps):
+                step(at % trainer.loop.steps)
+            asked = time.perf_counter() - start
+            self.compute.synchronise()
+            spent = time.perf_counter() - start
+            found[name] = round(1e3 * spent / self.args.probe_steps, 2)
+            found[f"{name}_to_ask"] = round(1e3 * asked / self.args.probe_steps, 2)
+        return found
+
+
+def machine(compute: Compute) -> dict:
+    cuda = compute.device.type == "cuda"
+    return {
+        "gpu": torch.cuda.get_device_name(compute.device) if cuda else None,
+        "cpu_cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if cuda else None,
+        "precision": compute.precision,
+    }
+
+
+def record(args: argparse.Namespace, stage: str, compute: Compute, figures: dict) -> None:
+    """Put a stage's figures into results.json, with how and where they came about."""
+    path = args.out / "results.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    about = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", "bench/gpu_search.py", *sys.argv[1:]]),
+        "machine": machine(compute),
+    }
+    known[stage] = {**about, **figures}
+    path.write_text(json.dumps(known, indent=1) + "\n")
+    brief = {key: value for key, value in figures.items() if key != "history"}
+    say(json.dumps({stage: brief}, default=str)[:2000])
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, help="folder for what need not be kept; by default OUT-work")
+    parser.add_argument("--stage", choices=["search", "train", "all", "probe", "one"], default="all")
+    parser.add_argument("--epochs-search", type=int, default=40)
+    parser.add_argument("--epochs-train", type=int, default=40)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--batch-search", type=int, help="as --batch, unless given")
+    parser.add_argument("--rate-search", type=float, default=0.1)
+    parser.add_argument("--rate-train", type=float, default=0.1)
+    parser.add_argument("--rate-architecture", type=float, default=6e-3)
+    parser.add_argument("--weight-decay", type=float, default=3e-4)
+    parser.add_argument("--ema", type=float, default=0.0)
+    parser.add_argument("--label-smoothing", type=float, default=0.0)
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop cleanly before so many are over")
+    parser.add_argument("--compute", default="auto")
+    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
+    parser.add_argument("--layout", choices=["auto", *LAYOUTS], default="auto")
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--cells", type=int, default=8)
+    parser.add_argument("--limit", type=int, help="images of each file to take, for a try-out")
+    parser.add_argument("--probe-steps", type=int, default=10)
+    parser.add_argument("--genotype", help=argparse.SUPPRESS)
+    parser.add_argument("--name", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.work = args.work or args.out.with_name(f"{args.out.name}-work")
+    args.work.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    bench = Bench(args)
+    if args.stage == "probe":
+        record(args, "probe", bench.compute, bench.probe())
+        return
+    if args.stage == "one":
+        bench.train_one(args.name, args.genotype)
+        return
+    results = args.out / "results.json"
+    known = json.loads(results.read_text()) if results.is_file() else {}
+    if args.stage in ("search", "all") and "search" not in known:
+        record(args, "search", bench.compute, bench.search())
+    if args.stage in ("train", "all"):
+        found = json.loads(results.read_text())["search"]["genotype"]
+        record(args, "train", bench.compute, bench.train_both({"found": found, "DARTS_V2": "DARTS_V2"}))
+
+
+def main() -> int:
+    args = arguments()
+    try:
+        run(args)
+    except TimeIsUpError:
+        say(f"time is up, state kept in {args.out}; give the same command again to go on")
+        return STOPPED
+    say("done")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
