@@ -53,10 +53,20 @@ class SpaceFacts:
         """
         if self.costs is None or name not in self.costs.names:
             return None
-        column = self.costs.names.index(name)
+        return self.totals(gates)[self.costs.names.index(name)]
+
+    def totals(self, gates: Tensor) -> list[Tensor]:
+        """Return the networks' sums [n] of each cost that is known, dead edges left out.
+
+        Args:
+            gates: [n, slots, choices].
+        """
+        if self.costs is None:
+            return []
         effective = gates * live(gates, self.graphs)[:, :, None]
-        chosen = self.costs.chosen[:, :, column].to(gates)
-        return (effective * chosen).sum((1, 2)) + self.costs.fixed[column].to(gates)
+        chosen, fixed = self.costs.chosen.to(gates), self.costs.fixed.to(gates)
+        kinds = range(len(self.costs.names))
+        return [(effective * chosen[:, :, kind]).sum((1, 2)) + fixed[kind] for kind in kinds]
 
 
 def facts_of(space: Space, shape: NetworkShape) -> SpaceFacts:

@@ -152,10 +152,8 @@ def _each(values: Tensor) -> _Block:
 
 
 def _costs(gates: Tensor, facts: SpaceFacts) -> list[_Block]:
-    if facts.costs is None:
-        return []
-    totals = [facts.total(gates, name) for name in facts.costs.names]
-    return [_each(torch.stack([total for total in totals if total is not None], 1))]
+    totals = facts.totals(gates)
+    return [_each(torch.stack(totals, 1))] if totals else []
 
 
 def _joined(blocks: list[_Block]) -> Features:
