@@ -69,7 +69,7 @@ class Context:
             return tabled
         image = self.dataset.image_shape
         imagenet = min(image[1:]) >= _IMAGENET_STEM_FROM
-        channels, cells = _SIZES["imagenet" if imagenet else self.kind]
+        channels, cells = {**_SIZES, **self.space.sizes}["imagenet" if imagenet else self.kind]
         shape = NetworkShape(
             channels=self.settings.channels or channels,
             cells=self.settings.cells or cells,
