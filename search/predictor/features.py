@@ -58,6 +58,10 @@ def effective(gates: Tensor, facts: SpaceFacts) -> Features:
         edges = Edges(gates, graph)
         kept = edges.gates * edges.live[:, :, None]
         blocks += [_slots(kept, True), _counts(kept), _each(edges.structure)]
+    inside = {slot for graph in facts.graphs for _, _, slot in graph.edges}
+    outside = [slot for slot in range(gates.shape[1]) if slot not in inside]
+    if outside:
+        blocks.append(_slots(gates[:, outside], False))
     return _joined([*blocks, *_costs(gates, facts)])
 
 

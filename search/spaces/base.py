@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ class NetworkShape:
 
 
 Image = tuple[int, int, int]
+Decision = tuple[int, int]
+"""(slot, choice)"""
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,25 @@ class Part:
 class Parts:
     """A space cut into pieces: `fixed` ones, and those that each (slot, choice) adds when chosen.
 
-    What a network computes is the fixed parts and those of its `effective` choices.
+    What a network computes is the fixed parts and those of its `effective` choices. Where a piece depends
+    on several slots, such as a convolution on its own slot and on one that sets its width, it is under
+    `together`: added when all decisions of the key are taken, and called after the first of them.
     """
 
     fixed: tuple[Part, ...]
-    chosen: dict[tuple[int, int], tuple[Part, ...]] = field(default_factory=dict)
+    chosen: dict[Decision, tuple[Part, ...]] = field(default_factory=dict)
+    together: dict[tuple[Decision, ...], tuple[Part, ...]] = field(default_factory=dict)
+
+    def of(self, choices: Sequence[int]) -> list[Part]:
+        """Return what effective choices, one a slot, add to the fixed parts."""
+        taken = set(enumerate(choices))
+        chosen = [part for decision in enumerate(choices) for part in self.chosen.get(decision, ())]
+        return chosen + [part for key, own in self.together.items() if taken.issuperset(key) for part in own]
+
+    def by_decision(self) -> Iterator[tuple[Decision, tuple[Part, ...]]]:
+        """Yield all parts that are not fixed, each group with the decision it is called after."""
+        yield from self.chosen.items()
+        yield from ((key[0], parts) for key, parts in self.together.items())
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,9 @@ class Space(ABC):
     name: str
     slots: int
     choices: int
+    sizes: Mapping[str, tuple[int, int]] = MappingProxyType({})
+    """Usual channels and cells by kind of data (`digits`, `cifar10`, `images`; `imagenet` from 128 pixels
+    up), where those of the DARTS space would not do."""
 
     @property
     @abstractmethod

@@ -14,8 +14,20 @@ from ehdnas.core.plugins import plugin_names
 from ehdnas.search.spaces.base import Architecture, NetworkShape, find_space
 
 NAMES = plugin_names("ehdnas.spaces")
-SHAPE = NetworkShape(4, 3, (3, 16, 16), 5)
+IMAGE = (3, 16, 16)
 seeds = st.integers(0, 2**32)
+
+
+def shape_of(space):
+    """A small shape that the space can be built at."""
+    _, cells = space.sizes.get("cifar10", (4, 3))
+    return NetworkShape(4, cells, IMAGE, 5)
+
+
+def decisions_of(space):
+    """Every (slot, choice) that parts depend on."""
+    parts = space.parts(shape_of(space))
+    return {*parts.chosen, *(decision for key in parts.together for decision in key)}
 
 
 @pytest.fixture(params=NAMES)
@@ -79,24 +91,24 @@ def test_what_is_no_architecture_is_refused(space):
 
 
 def test_network_and_supernet_take_images_to_logits(space):
-    images = torch.randn(2, *SHAPE.image)
-    assert space.network(space.reference, SHAPE).eval()(images).shape == (2, SHAPE.classes)
+    images, shape = torch.randn(2, *IMAGE), shape_of(space)
+    assert space.network(space.reference, shape).eval()(images).shape == (2, shape.classes)
     gates = space.encode(space.reference).requires_grad_()
-    logits = space.supernet(SHAPE)(images, gates)
-    assert logits.shape == (2, SHAPE.classes)
+    logits = space.supernet(shape)(images, gates)
+    assert logits.shape == (2, shape.classes)
     logits.square().sum().backward()
     assert gates.grad.abs().sum() > 0
 
 
 def test_the_parts_hold_the_work_of_the_network(space):
-    parts = space.parts(SHAPE)
+    shape = shape_of(space)
+    parts = space.parts(shape)
     for seed in range(3):
         architecture = space.sample(np.random.default_rng(seed))
-        effective = space.effective(architecture).choices
-        chosen = [part for slot in enumerate(effective) for part in parts.chosen.get(slot, ())]
+        chosen = parts.of(space.effective(architecture).choices)
         total = sum(layer_table(part.module, part.inputs[0]).macs for part in (*parts.fixed, *chosen))
-        network = space.network(architecture, SHAPE)
-        assert total == layer_table(network, SHAPE.image).macs
+        network = space.network(architecture, shape)
+        assert total == layer_table(network, shape.image).macs
 
 
 def test_graphs_hold_slots_and_choices_of_the_space(space):
@@ -129,13 +141,13 @@ def test_the_effective_architecture_is_valid_and_its_own(name, seed):
 
 def test_every_choice_that_costs_something_has_a_name(space):
     """An operation has one name in every slot, and the names are what can be left out."""
-    named = {at: space.choice_name(*at) for at in space.parts(SHAPE).chosen}
+    named = {at: space.choice_name(*at) for at in decisions_of(space)}
     assert named and all(name and name.isprintable() and "," not in name for name in named.values())
     assert "unmapped" not in named.values()  # which a user writes for what a device cannot run
     for slot in {slot for slot, _ in named}:
         own = [name for at, name in named.items() if at[0] == slot]
         assert len(set(own)) == len(own), "two choices of a slot must be told apart"
-    for part in (part for parts in space.parts(SHAPE).chosen.values() for part in parts):
+    for part in (part for _, parts in space.parts(shape_of(space)).by_decision() for part in parts):
         assert part.inputs and all(len(image) == 3 for image in part.inputs)
 
 
@@ -149,7 +161,7 @@ def test_leaving_nothing_out_leaves_the_space(space):
 
 
 def test_a_choice_left_out_is_not_sampled_and_can_be_read(space):
-    names = sorted({space.choice_name(*at) for at in space.parts(SHAPE).chosen})
+    names = sorted({space.choice_name(*at) for at in decisions_of(space)})
     try:
         fewer = space.without(frozenset(names[:1]))
     except UsageError as error:
@@ -164,7 +176,7 @@ def test_a_choice_left_out_is_not_sampled_and_can_be_read(space):
 
 
 def test_cells_are_the_network_cut_where_it_can_be(space):
-    for cell in space.cells(space.reference, SHAPE):
+    for cell in space.cells(space.reference, shape_of(space)):
         module = cell.module.eval()
         out = module(*(torch.randn(2, *image) for image in cell.inputs))
         assert out.shape[0] == 2 and torch.isfinite(out).all()

@@ -74,7 +74,7 @@ class Context:
         if (tabled := self._tabled_shape()) is not None:
             return tabled
         image = self.dataset.image_shape
-        channels, cells = _SIZES[self.usual]
+        channels, cells = {**_SIZES, **self.space.sizes}[self.usual]
         shape = NetworkShape(
             channels=self.settings.channels or channels,
             cells=self.settings.cells or cells,

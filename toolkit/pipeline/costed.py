@@ -8,11 +8,12 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ehdnas.core.graph import layer_table
 from ehdnas.core.layers import Layer, LayerTable
 from ehdnas.profilers.e2e_perf.workload import Workload
-from ehdnas.search.spaces.base import Architecture, NetworkShape, Part, Space
+from ehdnas.search.spaces.base import Architecture, Decision, NetworkShape, Part, Space
 
 
 @lru_cache(maxsize=8)
@@ -33,19 +34,24 @@ class Costed:
     def table(self, architecture: Architecture) -> LayerTable:
         """Return the layer table of one architecture; its first and last layer stand first and last."""
         *before, last = self._parts.fixed
-        choices = self._space.effective(architecture).choices
-        chosen = [part for slot in enumerate(choices) for part in self._parts.chosen.get(slot, ())]
+        chosen = self._parts.of(self._space.effective(architecture).choices)
         return LayerTable(self._layers([*before, *chosen, last]))
 
     def workload(self, architectures: Sequence[Architecture]) -> Workload:
         """Return many architectures at once."""
         choices = np.array([self._space.effective(one).choices for one in architectures])
-        return Workload.of_population(*self._every_layer, choices)
+        return Workload.of_population(*self._every_layer, self._together.beside(choices))
 
     @cached_property
-    def _every_layer(self) -> tuple[tuple[Layer, ...], dict[tuple[int, int], tuple[Layer, ...]]]:
-        chosen = {slot: self._layers(parts) for slot, parts in self._parts.chosen.items()}
+    def _every_layer(self) -> tuple[tuple[Layer, ...], dict[Decision, tuple[Layer, ...]]]:
+        chosen = {decision: self._layers(parts) for decision, parts in self._parts.chosen.items()}
+        for key, parts in self._parts.together.items():
+            chosen[self._together.decision(key)] = self._layers(parts)
         return self._layers(self._parts.fixed), chosen
+
+    @cached_property
+    def _together(self) -> _Together:
+        return _Together(self._space.slots, self._parts.together)
 
     def _layers(self, parts: Iterable[Part]) -> tuple[Layer, ...]:
         return tuple(
@@ -59,3 +65,34 @@ class Costed:
             assert not table.unsupported, table.unsupported
             self._traced[key] = table.layers
         return self._traced[key]
+
+
+class _Together:
+    """Decisions that count only together, as more slots beside those of the space.
+
+    There is one for each set of slots that keys are about: its choice is the number of the key that is taken,
+    from 1, and 0 where none is.
+    """
+
+    def __init__(self, slots: int, keys: Iterable[tuple[Decision, ...]]) -> None:
+        self._first = slots
+        self._numbers: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
+        for key in keys:
+            slot, choice = zip(*key, strict=True)
+            numbers = self._numbers.setdefault(slot, {})
+            numbers[choice] = 1 + len(numbers)
+
+    def decision(self, key: tuple[Decision, ...]) -> Decision:
+        """Return the slot and choice that stand for a key."""
+        slot, choice = zip(*key, strict=True)
+        return self._first + list(self._numbers).index(slot), self._numbers[slot][choice]
+
+    def beside(self, choices: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Return choices [n, slots] with those of the further slots after them."""
+        columns = [choices]
+        for slots, numbers in self._numbers.items():
+            own, column = choices[:, slots], np.zeros((len(choices), 1), dtype=choices.dtype)
+            for choice, number in numbers.items():
+                column[(own == choice).all(axis=1)] = number
+            columns.append(column)
+        return np.hstack(columns)

@@ -77,7 +77,7 @@ def check_choices(context: Context) -> list[ChoiceVerdict]:
     options = export_options(context.settings)
     reports: dict[str, dict[tuple[object, ...], StaticReport | str]] = {}
     graphs: dict[tuple[int, object], Graph] = {}
-    for (slot, choice), parts in context.space.parts(context.shape).chosen.items():
+    for (slot, choice), parts in context.space.parts(context.shape).by_decision():
         found = reports.setdefault(context.space.choice_name(slot, choice), {})
         for part in parts:
             place = (id(part.module), part.inputs)

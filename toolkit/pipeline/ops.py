@@ -24,7 +24,7 @@ from ehdnas.pipeline.measuring import Limit
 from ehdnas.pipeline.meter import Meter, Records
 from ehdnas.search.predictor.facts import OP_LATENCY, Costs, SpaceFacts
 from ehdnas.search.predictor.quality import Quality, quality_of
-from ehdnas.search.spaces.base import Image, NetworkShape, Part, Parts, Space
+from ehdnas.search.spaces.base import Decision, Image, NetworkShape, Part, Parts, Space
 
 _FEW = 3  # measured networks, below which the sum is compared with nothing
 
@@ -109,7 +109,7 @@ def _measure(
 
 
 def _all_of(parts: Parts) -> list[Part]:
-    return [*parts.fixed, *(part for chosen in parts.chosen.values() for part in chosen)]
+    return [*parts.fixed, *(part for _, own in parts.by_decision() for part in own)]
 
 
 class _Distinct:
@@ -174,10 +174,17 @@ def with_operation_times(records: Records, facts: SpaceFacts) -> SpaceFacts:
     chosen = torch.zeros(*costs.chosen.shape[:2], 1, dtype=torch.float64)
     for (slot, choice), group in subjects.chosen.items():
         chosen[slot, choice, 0] = total(group)
+    together = torch.tensor([total(subjects.together[key]) for key in costs.keys], dtype=torch.float64)
     fixed = torch.tensor([total(subjects.fixed)], dtype=torch.float64)
-    names = (*costs.names, OP_LATENCY)
     return replace(
-        facts, costs=Costs(names, torch.cat([costs.chosen, chosen], 2), torch.cat([costs.fixed, fixed]))
+        facts,
+        costs=Costs(
+            (*costs.names, OP_LATENCY),
+            torch.cat([costs.chosen, chosen], 2),
+            torch.cat([costs.fixed, fixed]),
+            costs.keys,
+            torch.cat([costs.together, together[:, None]], 1),
+        ),
     )
 
 
@@ -186,11 +193,12 @@ class _Subjects:
     """A space's parts by what they are kept under, those left out that do nothing, and so take no time."""
 
     fixed: tuple[str, ...]
-    chosen: dict[tuple[int, int], tuple[str, ...]]
+    chosen: dict[Decision, tuple[str, ...]]
+    together: dict[tuple[Decision, ...], tuple[str, ...]]
 
     @property
     def every(self) -> frozenset[str]:
-        return frozenset(self.fixed).union(*self.chosen.values())
+        return frozenset(self.fixed).union(*self.chosen.values(), *self.together.values())
 
 
 @lru_cache(maxsize=4)
@@ -201,7 +209,11 @@ def _subjects(space: Space, shape: NetworkShape) -> _Subjects:
     def named(group: tuple[Part, ...]) -> tuple[str, ...]:
         return tuple(subject for part in group if (subject := distinct.subject(part)))
 
-    return _Subjects(named(parts.fixed), {slot: named(group) for slot, group in parts.chosen.items()})
+    return _Subjects(
+        named(parts.fixed),
+        {decision: named(group) for decision, group in parts.chosen.items()},
+        {key: named(group) for key, group in parts.together.items()},
+    )
 
 
 def _sum_quality(records: Records, facts: SpaceFacts) -> Quality | None:

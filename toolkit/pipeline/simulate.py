@@ -77,7 +77,7 @@ def model_inputs(context: Context, image: str) -> ModelInputs:
     Raises:
         UsageError: no such space, or `image` is not CxHxW.
     """
-    return ModelInputs(context.space, network_shape(context.settings), parse_image(image))
+    return ModelInputs(context.space, network_shape(context.space, context.settings), parse_image(image))
 
 
 def simulate(model: str, device_name: str, inputs: ModelInputs, explore: bool) -> Simulated:
@@ -123,10 +123,11 @@ def _is_genotype(model: str) -> bool:
     return not model.endswith(".onnx") and not is_module_reference(model)
 
 
-def network_shape(settings: Settings) -> NetworkShape:
-    """Return the size of a genotype's network: as set, else that of EH-DNAS on CIFAR-10."""
+def network_shape(space: Space, settings: Settings) -> NetworkShape:
+    """Return the size of a genotype's network: as set, else the space's or EH-DNAS's on CIFAR-10."""
     size = settings.image_size or 32
-    return NetworkShape(settings.channels or 16, settings.cells or 8, (3, size, size), 10)
+    channels, cells = space.sizes.get("cifar10", (16, 8))
+    return NetworkShape(settings.channels or channels, settings.cells or cells, (3, size, size), 10)
 
 
 def parse_image(text: str) -> tuple[int, int, int]:

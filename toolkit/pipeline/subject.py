@@ -138,7 +138,7 @@ def _nearest_part(name: str, parts: dict[str, Part]) -> str:
 def _parts(context: Context, genotype: str) -> list[Part]:
     space, shape = context.space, context.shape
     cut = space.parts(shape)
-    operations = [part for parts in cut.chosen.values() for part in parts]
+    operations = [part for _, parts in cut.by_decision() for part in parts]
     return [*space.cells(space.parse(genotype), shape), *cut.fixed, *operations]
 
 

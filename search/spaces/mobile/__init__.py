@@ -1,0 +1,1 @@
+"""The mobile search space: stages of MBConv blocks; kernel, expansion, depth and width are chosen."""
