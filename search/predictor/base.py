@@ -207,7 +207,7 @@ class Predictor(nn.Module, ABC):
         if meta.get("facts") != self.facts.digest:
             raise DataError(f"{path} was fitted with other costs of the operations; profile the device again")
         try:
-            self.quality = None if meta["quality"] is None else Quality(**meta["quality"])
+            self.quality = None if meta["quality"] is None else Quality.told(meta["quality"])
             own = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
             self.shapes(own, meta["extra"])
             self._require_numbers(own)

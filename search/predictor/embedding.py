@@ -34,7 +34,7 @@ class EmbeddingPredictor(Predictor):
 
     def log_value(self, gates: Tensor) -> Tensor:
         """Return the logarithm of the metric, [n], for gates [n, slots, choices]."""
-        embedded = torch.einsum("nsc,scd->nsd", gates, self.table).flatten(1)
+        embedded = torch.einsum("nsc,scd->nsd", gates.to(self.table), self.table).flatten(1)
         out: Tensor = self.layers(embedded).squeeze(1) * self.scale + self.centre
         return out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,30 @@ class Quality:
     constant_within10: float
     predicted: list[float]
     measured: list[float]
+
+    @staticmethod
+    def told(fields: dict[str, Any]) -> Quality:
+        """Return what a file tells of a predictor's quality.
+
+        Raises:
+            TypeError, ValueError: a field is missing, too many or of another kind.
+        """
+        quality = Quality(**fields)
+        figures = (
+            quality.spearman,
+            quality.kendall,
+            quality.within10,
+            quality.mape,
+            quality.constant_within10,
+        )
+        values = [*figures, *quality.predicted, *quality.measured, quality.coverage90 or 0.0]
+        if not isinstance(quality.samples, int) or not all(
+            isinstance(value, float | int) for value in values
+        ):
+            raise ValueError("its quality is not told in numbers")
+        if len(quality.predicted) != len(quality.measured):
+            raise ValueError("its quality tells of more predictions than measurements, or of fewer")
+        return quality
 
 
 def quality_of(predicted: Values, measured: Values, coverage90: float | None = None) -> Quality:

@@ -243,13 +243,15 @@ def replaced(meta, *path):
 def test_damaged_facts_are_refused(method, kept):
     path = kept(method)
     tensors, meta = load_checkpoint(path)
-    for number in (1, 3, None, "2", [2]):
+    for number in (1, 2, 4, None, "3", [3]):
         save_checkpoint(path, tensors, replaced(meta, "format", number))
         assert "is of format" in refused(path, method, DataError)
     for facts in ([], 5, None, "facts", {}):
         save_checkpoint(path, tensors, facts)
         refused(path, method, DataError)
-    for quality in ([1], 5, "good", {"samples": 3}, {**meta["quality"], "more": 1}):
+    told = meta["quality"]
+    wrong = ({**told, "more": 1}, {**told, "mape": "small"}, {**told, "measured": [1.0]})
+    for quality in ([1], 5, "good", {"samples": 3}, *wrong):
         save_checkpoint(path, tensors, replaced(meta, "quality", quality))
         refused(path, method, DataError)
     for name in ("quality", "extra"):
