@@ -1,14 +1,16 @@
-"""What each part of the predictor brings: parts left out one at a time, on NAS-Bench-201's measured tables.
+"""What each part of the predictor brings: parts left out or added one at a time, on measured tables.
 
-    python bench/predictor_ablation.py [--n 100] [--seeds 3] [--no-write]
+    python bench/predictor_ablation.py [--n 100] [--seeds 3] [--jobs 2] [--no-write]
 
-Prints for each variant and device the mean Spearman, the share within ±10 % and the MAPE over the seeds, on
-the same splits, and writes bench/results/predictor_ablation.json.
+The tables are NAS-Bench-201's, nb201/measured.csv.gz. Prints for each variant and device the mean Spearman,
+the share within ±10 % and the MAPE over the seeds, on the same splits, and writes
+bench/results/predictor_ablation.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,11 +20,14 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from common import write_result
-from predictor import DATA
+from predictor import DATA, one_thread, workers
 from predictor_questions import DEVICES, Device
 from torch import Tensor
 
 from ehdnas.search.predictor import ensemble, process
+from ehdnas.search.predictor.facts import SpaceFacts
+from ehdnas.search.predictor.features import Edges, Features
+from ehdnas.search.predictor.process import View
 
 TEST = 2000
 
@@ -50,6 +55,42 @@ def only_noise(column: int) -> Callable[[Tensor, Tensor], Tensor]:
     return shares
 
 
+def by_rank(logs: Tensor, truth: Tensor) -> Tensor:
+    """Return the shares of the least error and, weighing as much, of the truest order (a ranking term)."""
+    grid = ensemble._grid(logs.shape[1])
+    told = logs.flatten(1) @ grid.flatten(1).T
+    ranks, true = (one.argsort(0).argsort(0).double() for one in (told, truth[:, None]))
+    order = torch.corrcoef(torch.cat([true, ranks], 1).T)[0, 1:]
+    return grid[((told - truth[:, None]).abs().mean(0) + 1 - order).argmin()]
+
+
+def with_messages(view: View) -> View:
+    """Return a view that also sees which choice comes after which (one round of message passing)."""
+
+    def features(gates: Tensor, facts: SpaceFacts) -> Features:
+        usual = view.features(gates, facts)
+        pairs = [pairs_of(Edges(gates, graph)) for graph in facts.graphs]
+        values = torch.cat([usual.values, *(one.flatten(1) for one in pairs)], 1)
+        first, choices = int(usual.groups.max()) + 1, gates.shape[2]
+        more = first + torch.arange(choices).repeat_interleave(choices).repeat(len(pairs))
+        single = torch.cat([usual.single, torch.zeros(len(more), dtype=torch.bool)])
+        return Features(values, torch.cat([usual.groups, more]), single)
+
+    return replace(view, features=features)
+
+
+def pairs_of(edges: Edges) -> Tensor:
+    """Return how often each choice feeds each other on live paths, [n, choices, choices]."""
+    live = edges.gates * edges.live[:, :, None]
+    total = torch.zeros(len(live), live.shape[2], live.shape[2], dtype=live.dtype)
+    for one, (_, middle, _) in enumerate(edges.graph.edges):
+        for other, (source, _, _) in enumerate(edges.graph.edges):
+            if source == middle:
+                total = total + live[:, one, :, None] * live[:, other, None, :]
+    return total
+
+
+MESSAGES = tuple(map(with_messages, ensemble._MANY_VIEWS))
 PATCHES: dict[str, tuple[Any, str, Any]] = {
     "only the view of work that counts": (ensemble, "_shares", only_view(0)),
     "only the view of everything": (ensemble, "_shares", only_view(1)),
@@ -59,12 +100,18 @@ PATCHES: dict[str, tuple[Any, str, Any]] = {
     "always in the log": (ensemble, "_scale_for", lambda *_: "log"),
     "single edges weigh as counts do": (process, "_SINGLE", 1.0),
     "a looser prior on the weights": (process, "_LOOSE", 2.0),
+    "shares by error and rank": (ensemble, "_shares", by_rank),
+    "messages along edges as well": (
+        ensemble,
+        "_MANY_VIEWS",
+        tuple(map(with_messages, ensemble._MANY_VIEWS)),
+    ),
 }
 
 
 @contextmanager
 def variant(name: str, device: Device) -> Iterator[None]:
-    """Leave a part out, until left."""
+    """Leave a part out, or add one, until left."""
     facts = device.facts
     if name == "no graph":
         device.facts = replace(facts, graphs=())
@@ -80,32 +127,48 @@ def variant(name: str, device: Device) -> Iterator[None]:
         device.facts = facts
 
 
+def ablate(count: int, seeds: int, name: str) -> dict[str, list[float]]:
+    """Return the mean figures of every variant on one device."""
+    device, found = Device(name), {}
+    for change in ("all of it", "no graph", "no costs", *PATCHES):
+        rows = []
+        for seed in range(seeds):
+            order = device.shuffled(seed)
+            with one_thread(), variant(change, device):
+                fitted = device.fitted(order[:count], seed)
+                rows.append(list(device.judged(fitted, order[count : count + TEST]).values()))
+        found[change] = np.mean(rows, 0).round(4).tolist()
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--n", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--no-write", action="store_true")
     arguments = parser.parse_args()
     if not DATA.is_file():
         print("skipped: no nb201/measured.csv.gz; set EHDNAS_DATA")
         return
-    torch.set_num_threads(1)
-    found: dict[str, Any] = {}
-    for device in (Device(name) for name in DEVICES):
-        for name in ("all of it", "no graph", "no costs", *PATCHES):
-            rows = []
-            for seed in range(arguments.seeds):
-                order = device.shuffled(seed)
-                with variant(name, device):
-                    fitted = device.fitted(order[: arguments.n], seed)
-                    rows.append(list(device.judged(fitted, order[arguments.n : arguments.n + TEST]).values()))
-            found.setdefault(name, {})[device.name] = np.mean(rows, 0).round(4).tolist()
-            print(f"{device.name:20} {name:36}", found[name][device.name], flush=True)
+    with workers(arguments.jobs) as run:
+        every = run(functools.partial(named, arguments.n, arguments.seeds), DEVICES)
+        of_device = dict(sorted(every, key=lambda one: DEVICES.index(one[0])))
+    found = {
+        change: {name: of_device[name][change] for name in DEVICES}
+        for change in next(iter(of_device.values()))
+    }
+    for change, figures in found.items():
+        print(f"{change:36}", "  ".join(f"{name} {one}" for name, one in figures.items()), flush=True)
     if not arguments.no_write:
-        figures = ["spearman", "within10", "mape"]
-        write_result("predictor_ablation", {**vars(arguments), "figures": figures, "variants": found})
+        about = {"n": arguments.n, "seeds": arguments.seeds, "figures": ["spearman", "within10", "mape"]}
+        write_result("predictor_ablation", {**about, "variants": found})
+
+
+def named(count: int, seeds: int, name: str) -> tuple[str, dict[str, list[float]]]:
+    return name, ablate(count, seeds, name)
 
 
 if __name__ == "__main__":

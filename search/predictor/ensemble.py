@@ -187,8 +187,7 @@ def _shares(logs: Tensor, truth: Tensor) -> Tensor:
     many are off by more than a tenth, which is what users are told.
     """
     even = torch.full(logs.shape[1:], 1 / logs[0].numel(), dtype=torch.float64)
-    parts = _simplex(logs.shape[1], 10)
-    grid = torch.stack([_grid(shares, robust) for shares in parts for robust in (0.0, 0.5, 1.0)])
+    grid = _grid(logs.shape[1])
     error = logs.flatten(1) @ grid.flatten(1).T - truth[:, None]
     lower, upper = math.log1p(-_NEAR), math.log1p(_NEAR)
     beyond = ((error - upper) / _EDGE).sigmoid() + ((lower - error) / _EDGE).sigmoid()
@@ -202,7 +201,8 @@ def _simplex(parts: int, steps: int) -> list[tuple[float, ...]]:
     return [tuple(step / steps for step in each) for each in whole_steps if sum(each) == steps]
 
 
-def _grid(shares: tuple[float, ...], robust: float) -> Tensor:
-    return torch.outer(
-        torch.tensor(shares, dtype=torch.float64), torch.tensor([1 - robust, robust], dtype=torch.float64)
-    )
+def _grid(parts: int) -> Tensor:
+    """Return shares [m, parts, 2] to choose from: of the parts, and of normal and robust noise in all."""
+    noises = [torch.tensor([1 - robust, robust], dtype=torch.float64) for robust in (0.0, 0.5, 1.0)]
+    simplex = torch.tensor(_simplex(parts, 10), dtype=torch.float64)
+    return torch.stack([torch.outer(shares, noise) for shares in simplex for noise in noises])
