@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -14,10 +13,10 @@ from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
 from ehdnas.search.relaxation import gumbel_softmax
 from ehdnas.search.spaces.base import Architecture, Space
+from ehdnas.search.spaces.reading import option, read_json, require_short
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NEVER = -1e9  # added to logits: finite, since gradients go through it
-_MAX_TEXT = 20_000
 
 
 class OptionsSpace(Space):
@@ -161,42 +160,3 @@ class OptionsSpace(Space):
             option(name, own, f"slot {slot}")
             for slot, (name, own) in enumerate(zip(names, self.options, strict=True))
         )
-
-
-def option(name: Any, known: tuple[str, ...], where: str) -> int:
-    """Return which option a name is.
-
-    Raises:
-        UsageError: it is none of those known; the message says where it stood, and names the nearest.
-    """
-    if not isinstance(name, str) or name not in known:
-        shown = str(name)[:40]
-        raise UsageError(f"genotype: unknown choice {shown!r} in {where}{nearest(shown, known)}")
-    return known.index(name)
-
-
-def require_short(text: str) -> str:
-    """Return the text without white space around it.
-
-    Raises:
-        UsageError: it is too long to be a genotype.
-    """
-    text = text.strip()
-    if len(text) > _MAX_TEXT:
-        raise UsageError(f"genotype of {len(text)} characters: at most {_MAX_TEXT} make sense")
-    return text
-
-
-def read_json(text: str) -> dict[str, Any]:
-    """Return the JSON object that a genotype is.
-
-    Raises:
-        UsageError: it is not JSON, or no object.
-    """
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"genotype is not valid JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise UsageError("genotype: JSON, but no object of the form {...}")
-    return found

@@ -85,7 +85,7 @@ def test_strings_are_the_benchmark_s(benchmark):
         ('{"nodes": [["none"], [], []]}', "none in node 1 is no .operation, source. pair"),
         ('{"nodes": [[["none", false]], [], []]}', "edge 0 of node 1 comes from False"),
         ('{"nodes": [', "not valid JSON"),
-        ("|" * 3000, "3000 characters: at most 2000"),
+        ("|" * 30_000, "30000 characters: at most 20000"),
     ],
 )
 def test_what_is_no_genotype_is_refused_by_name(text, says):

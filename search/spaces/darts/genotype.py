@@ -16,6 +16,7 @@ from typing import Any
 
 from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
+from ehdnas.search.spaces.reading import read_json, require_short
 
 CHOICES = (
     "none",
@@ -32,7 +33,6 @@ CELLS = ("normal", "reduce")
 EDGES = tuple((node, source) for node in range(NODES) for source in range(node + 2))
 EDGES_PER_CELL = len(EDGES)
 SLOTS = 2 * EDGES_PER_CELL
-_MAX_TEXT = 20_000
 _EXAMPLE = (
     'a name such as DARTS_V2, 28 digits, {"normal": [["sep_conv_3x3", 0], ...], "reduce": [...]} '
     "or Genotype(...)"
@@ -61,15 +61,13 @@ def parse(text: str) -> Choices:
     Raises:
         UsageError: it is no genotype of the space; the message says what is wrong with it.
     """
-    text = text.strip()
-    if len(text) > _MAX_TEXT:
-        raise UsageError(f"genotype of {len(text)} characters: at most {_MAX_TEXT} make sense")
+    text = require_short(text)
     if text in published():
         return from_cells(published()[text])
     if text.isdecimal():  # not isdigit, which takes superscripts for digits
         return _from_digits(text)
     if text.startswith("{"):
-        return from_cells(_json(text))
+        return from_cells(read_json(text))
     if text.startswith("Genotype"):
         return from_cells(_literal(text))
     raise UsageError(f"'{text[:60]}' is not a DARTS genotype{_hint(text)}; give {_EXAMPLE}")
@@ -159,13 +157,6 @@ def _pair(pair: Any, name: str, node: int) -> tuple[str, int]:
             f"only inputs 0 to {node + 1} come before it"
         )
     return operation, source
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"genotype is not valid JSON: {error}") from error
 
 
 def _literal(text: str) -> dict[str, Any]:

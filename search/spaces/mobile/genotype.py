@@ -14,7 +14,7 @@ from ehdnas.search.spaces.mobile.layout import (
     WIDTH_NAMES,
     Stage,
 )
-from ehdnas.search.spaces.options import option
+from ehdnas.search.spaces.reading import option
 
 PUBLISHED = {
     # Table 2 of arXiv 1801.04381: the published network at 16 channels, 224x224 pixels and 1000 classes.

@@ -16,7 +16,8 @@ from ehdnas.search.spaces.mobile import distribution, genotype, parts
 from ehdnas.search.spaces.mobile.layout import GRAPHS, LAYERS, OPTIONS, SKIP, STAGES
 from ehdnas.search.spaces.mobile.network import MobileNetwork
 from ehdnas.search.spaces.mobile.supernet import MobileSupernet
-from ehdnas.search.spaces.options import OptionsSpace, read_json, require_short
+from ehdnas.search.spaces.options import OptionsSpace
+from ehdnas.search.spaces.reading import read_json, require_short
 
 
 class MobileSpace(OptionsSpace):

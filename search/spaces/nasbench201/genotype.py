@@ -7,12 +7,12 @@ of the benchmark's strings: 0→1, 0→2, 1→2, 0→3, 1→3, 2→3. A slot's d
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
 from ehdnas.search.spaces.base import CellGraph
+from ehdnas.search.spaces.reading import read_json, require_short
 
 CHOICES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 NODES = 4
@@ -43,7 +43,6 @@ PUBLISHED = {
 }
 """Networks of the paper and its benchmark, by name."""
 
-_MAX_TEXT = 2_000
 _EXAMPLE = (
     "a name such as RESNET, 6 digits, |nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|"
     'skip_connect~2| or {"nodes": [[["nor_conv_3x3", 0]], ...]}'
@@ -58,9 +57,7 @@ def parse(text: str) -> Choices:
     Raises:
         UsageError: it is no genotype of the space; the message says what is wrong with it.
     """
-    text = text.strip()
-    if len(text) > _MAX_TEXT:
-        raise UsageError(f"genotype of {len(text)} characters: at most {_MAX_TEXT} make sense")
+    text = require_short(text)
     text = PUBLISHED.get(text, text)
     if text.isdecimal():
         return _from_digits(text)
@@ -105,10 +102,7 @@ def _from_digits(text: str) -> Choices:
 
 
 def _from_json(text: str) -> Choices:
-    try:
-        nodes = json.loads(text).get("nodes")
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"genotype is not valid JSON: {error}") from error
+    nodes = read_json(text).get("nodes")
     if not isinstance(nodes, list):
         raise UsageError("genotype: no list under the key 'nodes'; it needs one entry for each of 3 nodes")
     return _from_nodes(nodes)
