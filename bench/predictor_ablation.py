@@ -56,12 +56,13 @@ def only_noise(column: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def by_rank(logs: Tensor, truth: Tensor) -> Tensor:
-    """Return the shares of the least error and, weighing as much, of the truest order (a ranking term)."""
+    """Return shares by the usual loss and, weighing as much, the truest order (a ranking term)."""
     grid = ensemble._grid(logs.shape[1])
     told = logs.flatten(1) @ grid.flatten(1).T
     ranks, true = (one.argsort(0).argsort(0).double() for one in (told, truth[:, None]))
     order = torch.corrcoef(torch.cat([true, ranks], 1).T)[0, 1:]
-    return grid[((told - truth[:, None]).abs().mean(0) + 1 - order).argmin()]
+    best = grid[(ensemble._loss(told - truth[:, None]) + 1 - order).argmin()]
+    return ensemble._shrunk(best, len(truth))
 
 
 def with_messages(view: View) -> View:

@@ -179,17 +179,19 @@ def pipeline(samples: int, seed: int) -> dict[str, float]:
     fixed, chosen = reference.space_layers()
     choices = np.unique(reference.sample(samples + 3300, np.random.default_rng(seed)), axis=0)
     np.random.default_rng(seed).shuffle(choices)
+    if len(choices) < samples + 3000:
+        raise ValueError(f"only {len(choices)} different networks were drawn, {samples + 3000} are needed")
     layers = {slot: reference.flat(part) for slot, part in chosen.items()}
     workload = Workload.of_population(reference.flat(fixed), layers, choices)
     designs = PipelineReference().designs(workload.columns, workload.counts)
     values = torch.tensor(reference.CLOCK_HZ * designs.replicas / (designs.slowest.astype(float) + 1))
     gates = torch.nn.functional.one_hot(torch.tensor(choices), 8).float()
     facts = facts_of(find_space("darts"), reference.SHAPE)
-    errors = {}
+    errors, test = {}, slice(samples, samples + 3000)
     for method in ("ehdnas", "embedding"):
         predictor = make_predictor(Identity(method, "darts", 28, 8, "", "", "", "throughput_fps"), facts)
         predictor.fit(gates[:samples], values[:samples], seed)
-        errors[method] = predictor.evaluate(gates[-3000:], values[-3000:]).mape
+        errors[method] = predictor.evaluate(gates[test], values[test]).mape
     return {"samples": samples, **errors, "ratio": errors["ehdnas"] / errors["embedding"]}
 
 

@@ -21,6 +21,7 @@ from ehdnas.search.predictor.quality import Quality, quality_of
 MIN_SAMPLES = 10
 FORMAT = 3
 _FOLDS = 5
+_ROUNDING = 1e-5  # of a log, in float32
 _FOLDS_UNTIL = 2000  # beyond it one fifth held out is plenty, and five fits would be slow
 
 
@@ -112,11 +113,15 @@ class Predictor(nn.Module, ABC):
     def margin(self, confidence: float) -> float:
         """Return by how much the log may be off at this confidence, from residuals on unseen samples.
 
-        The quantile of split conformal prediction (Vovk et al. 2005): the ⌈(n+1)·confidence⌉-th smallest
-        absolute residual; infinite where there are too few to promise anything.
+        The ⌈(n+1)·confidence⌉-th smallest absolute residual, as in split conformal prediction (Vovk et
+        al. 2005); infinite where there are too few to promise anything. Below `_FOLDS_UNTIL` samples the
+        residuals are pooled over folds, of predictors fitted to a fifth less: what they hold is measured,
+        not proven. Never less than numbers are rounded by, since metrics of few values are told exactly.
         """
-        rank = math.ceil((len(self.residuals) + 1) * confidence)
-        return float("inf") if rank > len(self.residuals) else float(self.residuals[rank - 1])
+        rank = math.ceil((len(self.residuals) + 1) * confidence - 1e-9)
+        if rank > len(self.residuals):
+            return float("inf")
+        return max(float(self.residuals[max(rank, 1) - 1]), _ROUNDING)
 
     def interval(self, gates: Tensor, confidence: float) -> tuple[Tensor, Tensor]:
         """Return the lower and upper ends [n] of the interval that holds the metric at `confidence`."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ehdnas.search.predictor.base import Identity, Predictor
 from ehdnas.search.predictor.facts import SpaceFacts
 
-_STEPS = 600
+_STEPS, _EPOCHS = 600, 40  # whichever takes longer
 _BATCH = 256
 
 
@@ -45,9 +45,10 @@ class EmbeddingPredictor(Predictor):
         self._initialise(generator)
         self.centre, self.scale = logs.mean().float(), logs.std().clamp_min(1e-6).float()
         target = logs.float()
+        steps = max(_STEPS, _EPOCHS * len(target) // _BATCH)
         optimizer = torch.optim.AdamW(self.parameters(), lr=3e-3, weight_decay=1e-2)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
-        for _ in range(_STEPS):
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in range(steps):
             rows = torch.randint(len(target), (min(_BATCH, len(target)),), generator=generator)
             error = (self.log_value(gates[rows]) - target[rows]) / self.scale
             optimizer.zero_grad()

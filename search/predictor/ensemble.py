@@ -25,6 +25,7 @@ _SCALE_ON = 150  # samples that the scale is chosen on
 _BETTER = 0.85  # a scale other than the value's own has to be this much better
 _HEARD = 1.03  # another device's word has to lower the error by so much
 _EVEN = 10  # so many samples' worth of belief that all members are good
+_PARTS = 5  # of the held-out logs; where there are five folds, the folds
 _NEAR = 0.1  # an error that users can live with
 _EDGE = 0.01  # how sharply errors around that count as more; a step would follow single samples
 _NETWORK_FROM = 2000  # samples, from where on a perceptron is fitted beside the processes
@@ -60,7 +61,7 @@ class EnsemblePredictor(Predictor):
         # The perceptron, where there is one, comes last and sees what the process sees that sees everything.
         seen += [seen[1]] * (len(self.members) - len(seen))
         logs = [member(values) for member, values in zip(self.members, seen, strict=True)]
-        out: Tensor = self.levels(self._mixed(torch.stack(logs, 1))).to(gates.dtype)
+        out: Tensor = self.levels(_mixed(torch.stack(logs, 1), self.shares)).to(gates.dtype)
         return out
 
     def seen(self, gates: Tensor) -> list[Features]:
@@ -73,19 +74,23 @@ class EnsemblePredictor(Predictor):
 
     @torch.no_grad()
     def held_out(self, gates: Tensor, values: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Return rows [m] and the logs [m] told without them; choose scale, shares and levels by them."""
-        self.levels = Levels()
+        """Return rows [m] and the logs [m] told without them; choose echoes, scale, shares and levels.
+
+        What is returned is mixed by shares and levels that had not seen it either. The choice of scale and
+        echoes did, and from a few hundred samples on the kernel's search.
+        """
         trials = []
         for echoes in (False,) if self.source is None else (False, True):
             self.echoes = echoes
             rows, every = self._trial(gates, values, seed)
             truth = values[rows].double().log()
             shares = _shares(every, truth)
-            error = float(((every * shares).sum((1, 2)) - truth).abs().mean())
+            error = float((_mixed(every, shares) - truth).abs().mean())
             trials.append((error * (_HEARD if echoes else 1), echoes, self.scale, shares, rows, every))
         _, self.echoes, self.scale, self.shares, rows, every = min(trials, key=lambda trial: trial[0])
-        self.levels.learn(self._mixed(every), values[rows].double().log())
-        return rows, self.levels(self._mixed(every))
+        truth, self.levels = values[rows].double().log(), Levels()
+        self.levels.learn(_mixed(every, self.shares), truth, values.double().log())
+        return rows, _crossed(every, truth)
 
     def _trial(self, gates: Tensor, values: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Return rows [m] and the members' logs [m, members, 2] told without them; choose the scale."""
@@ -106,6 +111,8 @@ class EnsemblePredictor(Predictor):
         fits = self._fits(self.seen(gates), values, self.scale, seed)
         members = _members(fits, torch.arange(len(values)), len(values))
         self.members = nn.ModuleList(member for member, _ in members)
+        if len(self.shares) != len(members):  # nothing was held out, so that nothing speaks for any of them
+            self.shares = torch.full((len(members), 2), 0.5 / len(members), dtype=torch.float64)
 
     def extra(self) -> dict[str, Any]:
         """Return the scale, which the members' buffers hold too, for people to read, and the source."""
@@ -120,6 +127,8 @@ class EnsemblePredictor(Predictor):
             who, own = Identity(**extra["source"]["identity"]), self.identity
             if (who.space, who.slots, who.choices) != (own.space, own.slots, own.choices):
                 raise ValueError("its source is of another space")
+            if "source" in extra["source"]["extra"]:
+                raise ValueError("its source has a source")
             self.source = EnsemblePredictor(who, self.facts)
             self.echoes = bool(extra["echoes"])
             self.source.shapes(_under(tensors, "source."), extra["source"]["extra"])
@@ -150,9 +159,22 @@ class EnsemblePredictor(Predictor):
         """The fitted processes, one a view."""
         return [member for member in self.members if isinstance(member, Process)]
 
-    def _mixed(self, logs: Tensor) -> Tensor:
-        """Return the mean [n] of the members' logs [n, members, 2] by their shares."""
-        return (logs * self.shares).sum((1, 2))
+
+def _mixed(logs: Tensor, shares: Tensor) -> Tensor:
+    """Return the mean [n] of the members' logs [n, members, 2] by their shares."""
+    return (logs * shares).sum((1, 2))
+
+
+def _crossed(logs: Tensor, truth: Tensor) -> Tensor:
+    """Return held-out logs [n, k, 2] mixed, each fifth by shares and levels found on the others, [n]."""
+    told = torch.empty_like(truth)
+    parts = torch.arange(len(truth)).tensor_split(_PARTS)
+    for at, part in enumerate(parts):
+        others = torch.cat(parts[:at] + parts[at + 1 :])
+        shares, levels = _shares(logs[others], truth[others]), Levels()
+        levels.learn(_mixed(logs[others], shares), truth[others], truth[others])
+        told[part] = levels(_mixed(logs[part], shares))
+    return told
 
 
 def _members(fits: list[Fit], rows: Tensor, count: int) -> list[tuple[nn.Module, Fit]]:
@@ -186,13 +208,21 @@ def _shares(logs: Tensor, truth: Tensor) -> Tensor:
     They are drawn to even ones as far as there are few samples. Near is judged by the mean error and by how
     many are off by more than a tenth, which is what users are told.
     """
-    even = torch.full(logs.shape[1:], 1 / logs[0].numel(), dtype=torch.float64)
     grid = _grid(logs.shape[1])
     error = logs.flatten(1) @ grid.flatten(1).T - truth[:, None]
+    return _shrunk(grid[_loss(error).argmin()], len(truth))
+
+
+def _loss(error: Tensor) -> Tensor:
+    """Return the mean size [m] of errors of logs [n, m], and how many are off by more than a tenth."""
     lower, upper = math.log1p(-_NEAR), math.log1p(_NEAR)
     beyond = ((error - upper) / _EDGE).sigmoid() + ((lower - error) / _EDGE).sigmoid()
-    best = grid[(error.abs() + beyond).mean(0).argmin()]
-    return (len(truth) * best + _EVEN * even) / (len(truth) + _EVEN)
+    return (error.abs() + beyond).mean(0)
+
+
+def _shrunk(shares: Tensor, count: int) -> Tensor:
+    """Return shares [k, 2] drawn towards even ones, the less the more samples they were found on."""
+    return (count * shares + _EVEN / shares.numel()) / (count + _EVEN)
 
 
 def _simplex(parts: int, steps: int) -> list[tuple[float, ...]]:

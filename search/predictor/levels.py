@@ -38,10 +38,14 @@ class Levels(nn.Module):
             step = torch.where(within, self.logs[median] - logs, 0.0)
         return logs + step
 
-    def learn(self, guessed: Tensor, seen: Tensor) -> None:
-        """Take the levels from logs seen [n], if they make the logs guessed [n] for them better."""
-        logs, often = torch.unique(seen, return_counts=True)
-        if len(logs) * _FEW > len(seen) or len(logs) > _MOST:
+    def learn(self, guessed: Tensor, seen: Tensor, every: Tensor) -> None:
+        """Take the levels from all logs there are [m], if they make the logs guessed [n] for some better.
+
+        Args:
+            guessed: logs that were told without having seen `seen` [n], which are among `every` [m].
+        """
+        logs, often = torch.unique(every, return_counts=True)
+        if len(logs) * _FEW > len(every) or len(logs) > _MOST:
             return
         error = (guessed - seen).abs()
         levels = Levels()

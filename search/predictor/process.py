@@ -16,7 +16,8 @@ from ehdnas.search.predictor.warp import WARPS, Warp
 _MOST = 1500  # samples that a process holds; its cost grows by their cube
 _SEARCHED_ON = 400  # samples that the kernel is searched on; more bring little, and cost their cube
 _ROUNDS = (40, 20, 15)
-_TRUSTED = 5  # rounds until samples that are far off are given up
+_REWEIGHTED = 6  # rounds at most until the trust in each sample is settled,
+_SETTLED = 0.02  # as it is when none changes by more
 _RATE = 0.1
 _FREEDOM = 4.0  # degrees of freedom of the noise: measurements have outliers
 _LOOSE = 1.0  # the standard deviation of the prior on the log of each weight
@@ -32,7 +33,7 @@ class Process(nn.Module):
 
     The kernel is a linear one, by which every choice adds its cost, and a stationary one for what depends on
     choices together; each group of features has a weight of its own in either. There are two solutions: for
-    normal noise, which outliers pull on, and for noise of Student's t, which gives them up. The kernel is
+    normal noise, which outliers pull on, and for noise of Student's t, on which they hardly do. The kernel is
     kept, its weights by the groups' `names`: a process for another device starts from it.
     """
 
@@ -151,9 +152,10 @@ class Fit:
         return problem.fill(process, kernel)
 
     def left_out_errors(self, rows: Tensor) -> Tensor:
-        """Return by how much the log of each sample [n] would be off, were it left out."""
+        """Return by how much the log of each sample [n] would be off, were it left out by the same kernel."""
         problem, process = self._problem(rows, None)
-        error = problem.solve(problem.searched()).error
+        kernel = self._problem(self._some(rows, _SEARCHED_ON), process.kept)[0].searched()
+        error = problem.solve(kernel).error
         logs = process.warp.log(problem.targets - error)
         return logs - self.values[rows].double().log()
 
@@ -214,7 +216,7 @@ class _Kernel:
 
 @dataclass(frozen=True)
 class _Solution:
-    """The weights of the samples, by how much each is missed when left out, and how far that is trusted."""
+    """The weights of the samples, by how much each is missed when left out, and the variance of that."""
 
     pull: Tensor
     error: Tensor
@@ -236,7 +238,7 @@ class _Problem:
 
     @torch.enable_grad()
     def searched(self) -> _Kernel:
-        """Return the kernel of the highest posterior, noise being Student's t (Jylänki et al., JMLR 2011)."""
+        """Return the kernel of the highest posterior for the trust in each sample, the two found in turn."""
         first = self._first()
         kernel = _Kernel(*(one.clone().requires_grad_() for one in first.all))
         optimizer = torch.optim.Adam(kernel.all, lr=_RATE)
@@ -247,14 +249,17 @@ class _Problem:
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-            trust = _trust(self._solution(kernel, trust))
+            trust = _trust(self._solution(kernel, trust), kernel.noise.detach().exp(), trust)
         return _Kernel(*(one.detach() for one in kernel.all))
 
     def solve(self, kernel: _Kernel) -> _Solution:
         """Return the solution for noise of Student's t."""
         trust = torch.ones_like(self.targets)
-        for _ in range(_TRUSTED):
-            trust = _trust(self._solution(kernel, trust))
+        for _ in range(_REWEIGHTED):
+            solution, before = self._solution(kernel, trust), trust
+            trust = _trust(solution, kernel.noise.exp(), before)
+            if float((trust - before).abs().max()) < _SETTLED:
+                break
         return self._solution(kernel, trust)
 
     def fill(self, process: Process, kernel: _Kernel) -> Process:
@@ -272,7 +277,7 @@ class _Problem:
         return process
 
     def left_over(self, kernel: _Kernel, inputs: Tensor) -> Tensor:
-        """Return the covariance [m, m] of inputs [m, d] that is left when the samples are known (2.26)."""
+        """Return the covariance [m, m] of inputs [m, d] that is left when the samples are known (2.24)."""
         noisy = self._covariance(kernel, torch.ones_like(self.targets))
         across = self._kernel(kernel, inputs, self.inputs)
         factor = torch.linalg.solve_triangular(torch.linalg.cholesky(noisy), across.T, upper=False)
@@ -324,18 +329,21 @@ class _Problem:
 
     @torch.no_grad()
     def _solution(self, kernel: _Kernel, trust: Tensor) -> _Solution:
-        """Return the solution at some trust in the samples; errors by equations 5.10 to 5.12."""
+        """Return the solution at some trust in the samples; errors by equation 5.12."""
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(self._covariance(kernel, trust)))
         pull = inverse @ (self.targets - kernel.level)
         variance = inverse.diagonal().reciprocal()
         return _Solution(pull, pull * variance, variance)
 
 
-def _trust(solution: _Solution) -> Tensor:
-    """Return how far each sample is trusted, 1 on average: the E step for noise of Student's t."""
-    surprise = solution.error.square() / solution.variance
-    trust = (_FREEDOM + 1) / (_FREEDOM + surprise)
-    return trust / trust.mean()
+def _trust(solution: _Solution, noise: Tensor, trust: Tensor) -> Tensor:
+    """Return how far each sample [n] is trusted, by its error when left out: the weight of Student's t.
+
+    The weight (freedom + 1) / (freedom + error² / variance) of Lange, Little, Taylor (JASA 1989); the
+    variance is that of a sample that is trusted in full, or an outlier's would excuse it.
+    """
+    variance = solution.variance - noise / trust + noise
+    return (_FREEDOM + 1) / (_FREEDOM + solution.error.square() / variance)
 
 
 def _stationary(one: Tensor, other: Tensor, smooth: bool) -> Tensor:

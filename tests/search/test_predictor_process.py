@@ -83,6 +83,19 @@ def test_outliers_pull_less_on_the_robust_solution():
     assert robust < 0.06 and robust < 0.75 * normal
 
 
+def test_the_trust_in_outliers_settles_at_next_to_nothing():
+    gates = drawn(120)
+    values = of_live_edges(gates) * (1 + noise(120, 0.01))
+    values[::20] *= 3
+    problem, _ = fit_of(View(effective), gates, values)._problem(torch.arange(120), None)
+    kernel, trusts = problem.searched(), [torch.ones(120).double()]
+    for _ in range(8):
+        solution = problem._solution(kernel, trusts[-1])
+        trusts.append(process._trust(solution, kernel.noise.exp(), trusts[-1]))
+    assert (trusts[-1] - trusts[-2]).abs().max() < process._SETTLED
+    assert trusts[-1][::20].max() < 0.3 and trusts[-1].median() > 0.8
+
+
 def test_a_process_is_fitted_to_the_rows_it_is_given():
     gates, view = drawn(60), View(whole)
     values = additive(gates)
@@ -200,7 +213,7 @@ SEEN = torch.tensor([10.0, 20.0, 30.0]).log().double().repeat_interleave(torch.t
 
 def learnt(guessed, seen):
     levels = Levels()
-    levels.learn(guessed, seen)
+    levels.learn(guessed, seen, seen)
     return levels
 
 
@@ -230,6 +243,12 @@ def test_a_metric_that_takes_any_value_has_no_levels():
 def test_levels_that_would_help_nothing_are_not_taken():
     assert len(learnt(SEEN[torch.randperm(120)] * 0 + SEEN.mean(), SEEN).logs) == 0
     assert len(learnt(SEEN.clone(), SEEN).logs) == 0, "they are met already"
+
+
+def test_a_level_that_was_seen_elsewhere_is_a_level_too():
+    levels = Levels()
+    levels.learn(SEEN + noise(120, 0.05), SEEN, torch.cat([SEEN, torch.full((30,), 40.0).log().double()]))
+    assert levels(torch.tensor([38.5]).log().double()).exp().item() == pytest.approx(40)
 
 
 @pytest.fixture
@@ -283,6 +302,29 @@ def test_a_perceptron_joins_where_there_are_many_samples(count, brief, monkeypat
     assert predictor.shares.sum().item() == pytest.approx(1) and (predictor.shares >= 0).all()
     again = read_back(predictor, tmp_path)
     assert len(again.members) == members and same(again, predictor, unseen)
+
+
+@pytest.mark.parametrize("count", [79, 80])
+def test_what_was_only_taught_can_be_asked(count, brief, monkeypatch, tmp_path):
+    monkeypatch.setattr(ensemble, "_MANY_FROM", 80)
+    gates, unseen = drawn(count), drawn(50, seed=1)
+    predictor = EnsemblePredictor(WHO, FACTS)
+    predictor.learn(gates, additive(gates), 0)
+    assert len(predictor.members) == (4 if count >= 80 else 3)
+    assert (predictor(unseen) / additive(unseen) - 1).abs().mean() < 0.1
+    assert same(read_back(predictor, tmp_path), predictor, unseen)
+
+
+def test_a_metric_told_exactly_has_an_interval_that_holds_it(brief):
+    gates, unseen = drawn(120), drawn(200, seed=1)
+
+    def steps(given):
+        return 100 / torch.ceil(additive(given) / 12)
+
+    predictor = predictor_of(gates, steps(gates))
+    for kind in (torch.float32, torch.float64):
+        found = predictor.evaluate(unseen.to(kind), steps(unseen))
+        assert found.coverage90 > 0.85, kind
 
 
 def test_from_thousands_of_samples_on_there_are_enough_for_a_perceptron():

@@ -45,15 +45,13 @@ def baselines_of(context: Context, records: Records, predictor: Predictor) -> li
         gates, values = samples(records, predictor.identity.metric)
     except UsageError:
         return []
+    methods = [one for one in METHODS if one != predictor.identity.method and _applies(one, predictor)]
     with one_thread():
-        rows = [
-            row
-            for method in METHODS
-            if method != predictor.identity.method and _applies(method, predictor)
-            if (row := _row(predictor, method, gates, values, context.settings.seed)) is not None
-        ]
-    write_json(path, {"of": _of(predictor, quality), "baselines": rows})
-    return rows
+        rows = [_row(predictor, method, gates, values, context.settings.seed) for method in methods]
+    found = [row for row in rows if row is not None]
+    if len(found) == len(rows):  # else they are of other networks, and may be of the same ones next time
+        write_json(path, {"of": _of(predictor, quality), "baselines": found})
+    return found
 
 
 def _applies(method: str, predictor: Predictor) -> bool:

@@ -7,14 +7,14 @@ from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.meter import Records
 from ehdnas.pipeline.predictors import fitted, predictor_path, samples, unfitted
 from ehdnas.pipeline.transfer import is_as_asked, transferred
-from ehdnas.search.predictor.base import Predictor
+from ehdnas.search.predictor.base import MIN_SAMPLES, Predictor, folds_of
 
 
 def stored_predictor(context: Context, records: Records, metric: str) -> Predictor | None:
     """Return the workspace's predictor for this context, None where there is none.
 
     One that is damaged, of another format, of another method or with another device's help than the settings
-    ask for is fitted again, which is said.
+    ask for is fitted again, which is said; so is one that knows other networks than are stored now.
 
     Raises:
         UsageError: it has to be fitted again, and too few networks are stored.
@@ -36,7 +36,22 @@ def stored_predictor(context: Context, records: Records, metric: str) -> Predict
         asked = context.settings.transfer
         context.reporter.say(f"predictor: the one stored is not of --transfer {asked}; fitting it again")
         return fit(context, records, metric)
+    if _is_outdated(records, metric, predictor):
+        context.reporter.say("predictor: other networks are stored than when it was fitted; fitting it again")
+        return fit(context, records, metric)
     return predictor
+
+
+def _is_outdated(records: Records, metric: str, predictor: Predictor) -> bool:
+    """Return whether a predictor was judged by other values than it would be if it were fitted now."""
+    try:
+        _, values = samples(records, metric)
+    except UsageError:
+        return False  # what it was fitted to is not here, and it is what there is
+    if predictor.quality is None or len(values) < MIN_SAMPLES:
+        return False
+    held = sum(len(fold) for fold, _ in folds_of(len(values), 0))
+    return held != predictor.quality.samples
 
 
 def fit(context: Context, records: Records, metric: str) -> Predictor:
