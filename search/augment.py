@@ -37,17 +37,25 @@ class Augmentation:
         """
         return cls(size // 8, flip, size // 2, mean, std)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return uint8 [n, h, w, c] augmented and normalised, as float32 [n, c, h, w], channels_last."""
+    def __call__(
+        self, images: Tensor, generator: torch.Generator, rows: Tensor | None = None, batch: int = 0
+    ) -> Tensor:
+        """Return uint8 [n, h, w, c] augmented and normalised, as float32 [n, c, h, w], channels_last.
+
+        Args:
+            rows: where in a batch of `batch` images these stand, [n] int64; None where they are all of it. An
+                image comes out the same with the rest of its batch as without.
+        """
+        draws = _Draws(generator, len(images) if rows is None else batch, rows)
         if self.pad:
-            images = _crop(images, self.pad, generator)
+            images = _crop(images, self.pad, draws)
         if self.flip:
-            mirrored = _draw(2, len(images), images, generator).bool()
+            mirrored = draws.below(2, images).bool()
             images = torch.where(mirrored[:, None, None, None], images.flip(2), images)
-        batch = _normalised(images, self.mean, self.std)
+        normalised = _normalised(images, self.mean, self.std)
         if self.cutout:
-            _cut_out(batch, self.cutout, generator)
-        return batch.permute(0, 3, 1, 2)
+            _cut_out(normalised, self.cutout, draws)
+        return normalised.permute(0, 3, 1, 2)
 
     def evaluate(self, images: Tensor) -> Tensor:
         """Return uint8 [n, h, w, c] normalised only, as float32 [n, c, h, w], channels_last."""
@@ -61,9 +69,18 @@ def _normalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
     return images.float().mul_(scale).sub_(shift)
 
 
-def _draw(high: int, count: int, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return `count` integers from 0 to `high` - 1, one an image, on the device of the images."""
-    return _beside(images, torch.randint(high, (count,), generator=generator, device=generator.device))
+@dataclass(frozen=True)
+class _Draws:
+    """Numbers for the images of a batch, drawn for all `count` of them and given out for those in `rows`."""
+
+    generator: torch.Generator
+    count: int
+    rows: Tensor | None
+
+    def below(self, high: int, images: Tensor) -> Tensor:
+        """Return integers from 0 to `high` - 1, one an image, on the device of the images."""
+        every = torch.randint(high, (self.count,), generator=self.generator, device=self.generator.device)
+        return _beside(images, every if self.rows is None else every[self.rows])
 
 
 def _beside(images: Tensor, small: Tensor) -> Tensor:
@@ -71,21 +88,21 @@ def _beside(images: Tensor, small: Tensor) -> Tensor:
     return small.to(images.device, non_blocking=True)
 
 
-def _crop(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
+def _crop(images: Tensor, pad: int, draws: _Draws) -> Tensor:
     count, height, width, _ = images.shape
     padded = torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad))
     # Every possible crop as a view [n, top, left, h, w, c]; indexing copies one for each image.
     crops = padded.unfold(1, height, 1).unfold(2, width, 1).permute(0, 1, 2, 4, 5, 3)
-    top = _draw(2 * pad + 1, count, images, generator)
-    left = _draw(2 * pad + 1, count, images, generator)
+    top = draws.below(2 * pad + 1, images)
+    left = draws.below(2 * pad + 1, images)
     return crops[torch.arange(count, device=images.device), top, left]
 
 
-def _cut_out(batch: Tensor, side: int, generator: torch.Generator) -> None:
+def _cut_out(batch: Tensor, side: int, draws: _Draws) -> None:
     """Zero a square of `side` pixels in each image of float32 [n, h, w, c], in place; it may overhang."""
-    count, height, width, _ = batch.shape
-    rows = _covered(_draw(height, count, batch, generator), height, side)
-    columns = _covered(_draw(width, count, batch, generator), width, side)
+    _, height, width, _ = batch.shape
+    rows = _covered(draws.below(height, batch), height, side)
+    columns = _covered(draws.below(width, batch), width, side)
     batch.masked_fill_((rows[:, :, None] & columns[:, None, :])[..., None], 0.0)
 
 

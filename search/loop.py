@@ -30,6 +30,7 @@ from ehdnas.search.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from ehdnas.search.processes import ALONE, Processes
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what to show)."""
@@ -79,19 +80,22 @@ class Loop:
     history: list[dict[str, Any]] = field(default_factory=list)
     carried: dict[str, float | Tensor] = field(default_factory=dict)
     look_every: int = 1
+    processes: Processes = ALONE
     _watched: float | Tensor = field(default=0.0, init=False)
     _shown: str = field(default="", init=False)
 
     def resume(self) -> int:
         """Continue from the checkpoint, if there is one; return how many steps it holds.
 
+        Of several processes the first one reads it, for all.
+
         Raises:
             UsageError: it was made with other settings; the message says which differ.
         """
-        if not self.path.exists():
+        kept = self.processes.share_object(self._kept() if self.processes.first else None)
+        if kept is None:
             return 0
-        tensors, meta = load_checkpoint(self.path)
-        require_same(self.identity, meta["identity"], str(self.path))
+        tensors, meta = kept
         restore_module(self.module, tensors, self.path)
         for name, optimizer in self.optimizers.items():
             restore_optimizer(optimizer, tensors, f"optimizer-{name}")
@@ -100,13 +104,24 @@ class Loop:
         self.done, self.history, self.carried = meta["done"], meta["history"], meta["carried"]
         return self.done
 
+    def _kept(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        if not self.path.exists():
+            return None
+        tensors, meta = load_checkpoint(self.path)
+        require_same(self.identity, meta["identity"], str(self.path))
+        return tensors, meta
+
     def save(self) -> None:
         """Write the checkpoint; its tensors are the CPU's, so that it can be continued on any device.
+
+        Of several processes only the first one writes.
 
         Raises:
             EhdnasError: a figure is no number; the file stays as it is.
         """
         self.look()
+        if not self.processes.first:
+            return
         tensors = module_tensors(self.module)
         for name, optimizer in self.optimizers.items():
             tensors |= flatten_optimizer(optimizer, f"optimizer-{name}")
@@ -123,19 +138,23 @@ class Loop:
         """Yield (epoch, step) for what is left, seeding each step and saving every so often.
 
         Raises:
-            KeyboardInterrupt: the process was asked to stop; the step it was in is finished, and saved.
+            KeyboardInterrupt: a process was asked to stop; the step all were in is finished, and saved.
         """
+        # Seeds give equal weights where equal versions of torch run on equal machines; this, everywhere.
+        self.processes.share([*self.module.state_dict().values(), *self.extra.values()])
         saved = time.monotonic()
-        with _stop_requests() as stop:
+        with _stop_requests(insisting=self.processes.count == 1) as stop:
             while self.done < self.epochs * self.steps:
                 epoch, step = divmod(self.done, self.steps)
                 torch.manual_seed(step_seed(self.seed, self.stage, self.done))
                 yield epoch, step
                 self.done += 1
-                if stop.is_set() or time.monotonic() - saved > self.save_every_s:
+                stopping = self.processes.any(stop.is_set())
+                if stopping or time.monotonic() - saved > self.save_every_s:
                     self.save()
                     saved = time.monotonic()
-                if stop.is_set():
+                if stopping:
+                    self.processes.wait()  # for the first, which writes: where one ends, all are ended
                     raise KeyboardInterrupt
             self.save()
 
@@ -183,15 +202,19 @@ class Loop:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C or SIGTERM sets, so that a step is never cut in two; a second one cuts."""
+def _stop_requests(insisting: bool) -> Iterator[threading.Event]:
+    """Give an event that Ctrl-C or SIGTERM sets, so that a step is never cut in two.
+
+    With `insisting` a second one cuts. Several processes may well be sent the same one twice, by whoever
+    stops the job and by torchrun, which ends by force what takes too long.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread receives signals
         return
 
     def request(number: int, frame: object) -> None:
-        if stop.is_set():
+        if stop.is_set() and insisting:
             raise KeyboardInterrupt
         stop.set()
 

@@ -14,13 +14,14 @@ T = TypeVar("T")
 
 
 def within_memory(
-    step: Callable[[], T], attempt: Callable[[int], None], batch: int, compute: Compute, stage: str
-) -> T:
+    step: Callable[[], T], attempt: Callable[[int], None], batch: int, parts: int, compute: Compute,
+    stage: str,
+) -> T:  # fmt: skip
     """Return what a step returns.
 
     Args:
         attempt: does with a batch of this many images what takes a step's memory, and keeps nothing.
-        batch: images that the step takes.
+        batch: images that the step takes, in `parts` equal parts, one of which is in memory at a time.
         stage: what the step is one of, for the message.
 
     Raises:
@@ -30,9 +31,19 @@ def within_memory(
         return step()
     except torch.OutOfMemoryError:
         pass  # what the step still held is free only once the exception is gone
-    fits = batch_that_fits(attempt, batch, compute)
-    mend = f"--batch-size {fits} fits" if fits else "not even one image fits: choose fewer channels or cells"
-    raise EhdnasError(f"{stage}: a batch of {batch} does not fit into the memory of {compute.device}; {mend}")
+    fits = batch_that_fits(attempt, batch // parts, compute)
+    raise EhdnasError(
+        f"{stage}: a batch of {batch}{f' in {parts} parts' if parts > 1 else ''} does not fit into the "
+        f"memory of {compute.device}; {_mend(batch, parts, fits)}"
+    )
+
+
+def _mend(batch: int, parts: int, fits: int | None) -> str:
+    if not fits:
+        return "not even one image fits: choose fewer channels or cells"
+    equal = (count for count in range(parts, batch + 1, parts) if batch % count == 0)
+    more = next(count for count in equal if batch // count <= fits)
+    return f"--batch-size {fits * parts} fits, and so does --micro-batches {more}"
 
 
 def batch_that_fits(attempt: Callable[[int], None], batch: int, compute: Compute) -> int | None:

@@ -34,6 +34,8 @@ class Recipe(BaseModel):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     mixup: float = Field(default=0.0, ge=0)
     """Alpha of mixup (Zhang et al., ICLR 2018); 0 mixes nothing."""
+    micro_batches: int = Field(default=1, ge=1)
+    """Equal parts that a step's batch is computed in, each with batch norm statistics of its own."""
 
 
 # Digits are some 1,440 images of 8x8 pixels: small batches and a higher rate for the architecture, since a

@@ -21,7 +21,9 @@ from ehdnas.search.augment import Augmentation
 from ehdnas.search.compute import CPU, Compute
 from ehdnas.search.loop import Loop, Progress, epoch_order, step_seed, steps_per_epoch
 from ehdnas.search.memory import within_memory
+from ehdnas.search.micro_batches import MicroBatches
 from ehdnas.search.objective import Constraint, DualAscent
+from ehdnas.search.processes import ALONE, Processes
 from ehdnas.search.recipes import Recipe
 from ehdnas.search.relaxation import temperature_at
 from ehdnas.search.spaces.base import NetworkShape, Space, Supernet
@@ -34,7 +36,8 @@ _HARDWARE_SAMPLES = 4  # architectures a step that the predictor sees; it costs 
 class SearchTask:
     """Everything a search depends on; the same task gives the same architecture.
 
-    What a GPU computes differs from what a CPU does in the last digits, and so may what is found.
+    What a GPU computes differs from what a CPU does in the last digits, and so may what is found. Of several
+    `processes` only the first one needs the `constraint`.
     """
 
     space: Space
@@ -48,6 +51,7 @@ class SearchTask:
     save_every_s: float
     identity: dict[str, Any]
     compute: Compute = CPU
+    processes: Processes = ALONE
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Searcher:
         halves = task.weights, task.architecture
         self.images = [self.compute.hold(half.images) for half in halves]
         self.labels = [self.compute.move(torch.from_numpy(half.labels)) for half in halves]
+        self.parts = MicroBatches(self.supernet, recipe.micro_batches, self._batch_size, task.processes)
         self.loop = Loop(
             stage="search",
             path=checkpoint,
@@ -101,6 +106,7 @@ class Searcher:
             save_every_s=task.save_every_s,
             extra={"logits": self.logits},
             look_every=self.compute.look_every,
+            processes=task.processes,
         )
 
     def resume(self) -> int:
@@ -119,7 +125,7 @@ class Searcher:
             self._set_learning_rate()
             both = partial(self._both_steps, epoch, step)
             figures, gradient = within_memory(
-                both, self._attempt, self._batch_size, self.compute, self.loop.stage
+                both, self._attempt, self._batch_size, self.parts.count, self.compute, self.loop.stage
             )
             self.loop.account(figures, gradient)
             if step == self.loop.steps - 1:
@@ -129,16 +135,23 @@ class Searcher:
         return SearchResult(self.logits.detach(), self.supernet, self.loop.history)
 
     def weight_step(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Train one sampled architecture's weights on one batch; return (its `loss`, the gradient's norm)."""
+        """Train one sampled architecture's weights on one batch; return (its `loss`, the gradient's norm).
+
+        The batch is what this process computes of it; so it is in `architecture_step`.
+        """
         gates = self.task.space.relax(self.logits.detach(), self._temperature())
-        with self.compute.autocast():
-            loss = F.cross_entropy(self.supernet(images, gates), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        total = torch.zeros(1, device=self.compute.device)
+        for part in self.parts.each(len(images), self._parts_seed("weights")):
+            with self.compute.autocast():
+                loss = self.parts.share * F.cross_entropy(self.supernet(images[part], gates), labels[part])
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        self.parts.sum(self.weights, total)
         norm = torch.nn.utils.clip_grad_norm_(self.weights, self.task.recipe.clip)
         optimizer = self.loop.optimizers["weights"]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return {"loss": loss.detach()}, norm
+        return {"loss": total[0]}, norm
 
     def architecture_step(self, images: Tensor, labels: Tensor) -> dict[str, float | Tensor]:
         """Move the distribution by one batch's gradient; return what the step saw.
@@ -147,25 +160,44 @@ class Searcher:
         """
         space, constraint = self.task.space, self.task.constraint
         gates = space.relax(self.logits, self._temperature())
-        with self.compute.autocast():
-            logits = self.supernet(images, gates)
-            loss = F.cross_entropy(logits, labels)
-        figures: dict[str, float | Tensor] = {
-            "architecture_loss": loss.detach(),
-            "accuracy": (logits.argmax(1) == labels).float().mean(),
-        }
-        losses = [loss]
-        if constraint is not None:  # by the CPU, while a GPU is still at the images
+        figures: dict[str, float | Tensor] = {}
+        hardware = []
+        if constraint is not None:  # by the CPU, while a GPU is still at the weights
             others = [space.relax(self.logits, self._temperature()) for _ in range(_HARDWARE_SAMPLES - 1)]
             violation = constraint.violation(torch.stack([gates, *others]))
-            losses.append(self.dual.loss(violation))
+            hardware.append(self.dual.loss(violation))
             self.dual.update(violation)
             figures |= {"violation": float(violation.detach().mean()), "multiplier": self.dual.multiplier}
-        (self.logits.grad,) = torch.autograd.grad(losses, [self.logits])
+        slopes, seen = self._slopes(gates.detach(), images, labels)
+        (gradient,) = torch.autograd.grad(
+            [gates, *hardware], [self.logits], [slopes, *map(torch.ones_like, hardware)]
+        )
+        # The first process's, which alone knows the budget; with it the logits are the same everywhere.
+        self.parts.processes.share([gradient])
+        self.logits.grad = gradient
         # It is on the CPU, where to look costs nothing; logits that are no numbers select no architecture.
         self.loop.require_finite(self.logits.grad.norm())
         self.loop.optimizers["architecture"].step()
-        return figures
+        return {"architecture_loss": seen[0], "accuracy": seen[1], **figures}
+
+    def _slopes(self, gates: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (the gradient [slots, choices] of a batch's loss towards gates, [loss, accuracy])."""
+        gates.requires_grad_()
+        slopes, seen = torch.zeros_like(gates), torch.zeros(2, device=self.compute.device)
+        for part in self.parts.each(len(images), self._parts_seed("architecture")):
+            with self.compute.autocast():
+                logits = self.supernet(images[part], gates)
+                loss = F.cross_entropy(logits, labels[part])
+            (own,) = torch.autograd.grad(self.parts.share * loss, [gates])
+            slopes += own
+            accuracy = (logits.argmax(1) == labels[part]).float().mean()
+            seen += self.parts.share * torch.stack([loss.detach(), accuracy])
+        self.parts.processes.sum([slopes])
+        self.parts.processes.sum([seen])
+        return slopes, seen
+
+    def _parts_seed(self, of: str) -> int:
+        return step_seed(self.task.seed, f"search-{of}-parts", self.loop.done)
 
     def _both_steps(self, epoch: int, step: int) -> tuple[dict[str, float | Tensor], Tensor]:
         figures, norm = self.weight_step(*self._batch(0, epoch, step))
@@ -191,9 +223,11 @@ class Searcher:
         # The two halves can differ in length by a few images; the order repeats rather than runs out.
         order = epoch_order(len(labels), self.task.recipe.batch_size, self.task.seed, stage, epoch)
         rows = order[step % len(order)]
+        own = torch.arange(len(rows))[self.parts.own(len(rows))]
+        taken = rows[own]
         generator = torch.Generator().manual_seed(step_seed(self.task.seed, stage, epoch, step))
-        batch = self.task.augmentation(self.compute.take(images, rows), generator)
-        return self.compute.batch(batch), labels[self.compute.move(rows)]
+        batch = self.task.augmentation(self.compute.take(images, taken), generator, own, len(rows))
+        return self.compute.batch(batch), labels[self.compute.move(taken)]
 
     def _temperature(self) -> float:
         return temperature_at(self.loop.done / (self.loop.epochs * self.loop.steps))

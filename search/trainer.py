@@ -19,8 +19,10 @@ from ehdnas.search.averaging import Average
 from ehdnas.search.compute import CPU, Compute
 from ehdnas.search.loop import Loop, Progress, epoch_order, step_seed, steps_per_epoch
 from ehdnas.search.memory import within_memory
+from ehdnas.search.micro_batches import MicroBatches
+from ehdnas.search.processes import ALONE, Processes
 from ehdnas.search.recipes import Recipe
-from ehdnas.search.targets import Targets, mixed
+from ehdnas.search.targets import Mixing, Targets
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class TrainTask:
     save_every_s: float
     identity: dict[str, Any]
     compute: Compute = CPU
+    processes: Processes = ALONE
 
 
 class Trainer:
@@ -56,6 +59,7 @@ class Trainer:
         self.average = Average(self.network, recipe.ema) if recipe.ema else None
         self.images = self.compute.hold(task.images.images)
         self.labels = self.compute.move(torch.from_numpy(task.images.labels))
+        self.parts = MicroBatches(self.network, recipe.micro_batches, self._batch_size, task.processes)
         self.loop = Loop(
             stage="training",
             path=checkpoint,
@@ -68,19 +72,26 @@ class Trainer:
             save_every_s=task.save_every_s,
             extra={} if self.average is None else self.average.tensors,
             look_every=self.compute.look_every,
+            processes=task.processes,
         )
 
+    def resume(self) -> int:
+        """Continue from the checkpoint, if there is one; return how many steps it holds."""
+        return self.loop.resume()
+
     def run(self, progress: Progress) -> list[dict[str, Any]]:
-        """Train to the end, from the start or from where `loop.resume` found it; one record an epoch.
+        """Train to the end, from the start or from where `resume` found it; one record an epoch.
 
         Raises:
             EhdnasError: a loss became no number, or the batch does not fit into memory.
         """
         self.network.train()
-        batch = min(self.task.recipe.train_batch_size, len(self.labels))
+        memory = partial(
+            within_memory, attempt=self._attempt, batch=self._batch_size, parts=self.parts.count,
+            compute=self.compute, stage=self.loop.stage,
+        )  # fmt: skip
         for epoch, step in self.loop.remaining():
-            one = partial(self.step, epoch, step)
-            figures, gradient = within_memory(one, self._attempt, batch, self.compute, self.loop.stage)
+            figures, gradient = memory(partial(self.step, epoch, step))
             self.loop.account(figures, gradient)
             if self.average is not None:
                 self.average.update(self.loop.done)
@@ -91,14 +102,19 @@ class Trainer:
         """Train on one batch; return (`loss` and `accuracy` on it, the gradient's norm)."""
         images, targets = self._batch(epoch, step)
         self._schedule(epoch)
-        with self.compute.autocast():
-            loss, logits = self._loss(images, targets)
         optimizer = self.loop.optimizers["weights"]
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        figures = torch.zeros(2, device=self.compute.device)
+        for part in self.parts.each(len(images), step_seed(self.task.seed, "training-parts", epoch, step)):
+            own = targets.of(part)
+            with self.compute.autocast():
+                loss, logits = self._loss(images[part], own)
+            (self.parts.share * loss).backward()  # type: ignore[no-untyped-call]
+            figures += self.parts.share * torch.stack([loss.detach(), own.accuracy(logits)])
+        self.parts.sum(self.weights, figures)
         norm = nn.utils.clip_grad_norm_(self.weights, self.task.recipe.clip)
         optimizer.step()
-        return {"loss": loss.detach(), "accuracy": targets.accuracy(logits)}, norm
+        return {"loss": figures[0], "accuracy": figures[1]}, norm
 
     def trained_state(self) -> dict[str, Tensor]:
         """Return what was trained, by its names in the network: averages, if the recipe has them taken."""
@@ -115,14 +131,21 @@ class Trainer:
             loss = loss + recipe.auxiliary_weight * targets.loss(auxiliary, recipe.label_smoothing)
         return loss, logits
 
+    @property
+    def _batch_size(self) -> int:
+        return min(self.task.recipe.train_batch_size, len(self.labels))
+
     def _batch(self, epoch: int, step: int) -> tuple[Tensor, Targets]:
+        """Return what this process computes of a step's batch."""
         seed, recipe = self.task.seed, self.task.recipe
-        rows = epoch_order(len(self.labels), recipe.train_batch_size, seed, "training", epoch)[step]
+        order = epoch_order(len(self.labels), recipe.train_batch_size, seed, "training", epoch)[step]
+        drawn = Mixing.draw(len(order), recipe.mixup, step_seed(seed, "training-mixup", epoch, step))
+        rows, mixing = drawn.among(self.parts.own(len(order)))
         generator = torch.Generator().manual_seed(step_seed(seed, "training-augment", epoch, step))
-        images = self.task.augmentation(self.compute.take(self.images, rows), generator)
-        labels = self.labels[self.compute.move(rows)]
-        at = step_seed(seed, "training-mixup", epoch, step)
-        return mixed(self.compute.batch(images), labels, recipe.mixup, at)
+        taken = self.compute.take(self.images, order[rows])
+        images = self.task.augmentation(taken, generator, rows, len(order))
+        images, targets = mixing.apply(images, self.labels[self.compute.move(order[rows])])
+        return self.compute.batch(images), targets
 
     def _attempt(self, size: int) -> None:
         """Do what takes a step's memory with `size` images, and keep nothing."""

@@ -53,6 +53,9 @@ class Settings(BaseModel):
     train_epochs: int | None = Field(None, ge=1, description="epochs of the final training")
     batch_size: int | None = Field(None, ge=1, description="images a step, in search and training")
     learning_rate: float | None = Field(None, gt=0, description="learning rate of the weights")
+    micro_batches: int | None = Field(
+        None, ge=1, description="parts that a step's images are computed in; as many as processes, or 1"
+    )
     ema: float | None = Field(None, ge=0, lt=1, description="decay of the weights' moving average; 0: none")
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="share of a target spread over all")
     mixup: float | None = Field(None, ge=0, description="alpha of mixup of training images; 0: none")
@@ -97,8 +100,12 @@ class Settings(BaseModel):
 EXPORT_SETTINGS = frozenset(ExportOptions.model_fields) & frozenset(Settings.model_fields) - {"seed"}
 """Settings of an export alone: a run does not keep them, since another export may well want others."""
 
-PLACE_SETTINGS = frozenset({"compute", "precision"})
-"""Settings of where a stage computes: what was begun in one place may be continued in another."""
+PLACE_SETTINGS = frozenset({"compute", "precision", "micro_batches"})
+"""Settings of where a stage computes: what was begun in one place may be continued in another.
+
+Parts count among them, since where they are not set there are as many as processes; a checkpoint knows how
+many it was made with, and is not continued with another number.
+"""
 
 
 def kept_by_runs(settings: Settings) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ehdnas.search.searcher import Searcher, SearchTask
 from ehdnas.search.selection import supernet_accuracy
 from ehdnas.search.spaces.base import NetworkShape
 from ehdnas.search.spaces.darts.space import DartsSpace
-from ehdnas.search.targets import Targets, mixed
+from ehdnas.search.targets import Mixing, Targets
 from ehdnas.search.trainer import Trainer, TrainTask, logits_of
 
 SPACE, SHAPE = DartsSpace(), NetworkShape(2, 3, (3, 8, 8), 4)
@@ -137,14 +137,25 @@ def test_smoothed_and_mixed_targets_are_what_a_hand_gets():
 
 def test_mixup_mixes_images_in_pairs_by_one_share():
     batch, labels = torch.randn(6, 3, 4, 4), torch.arange(6)
-    same_batch, targets = mixed(batch, labels, 0.0, seed=1)
+    same_batch, targets = Mixing.draw(6, 0.0, seed=1).apply(batch, labels)
     assert same_batch is batch and targets.others is None
-    blended, targets = mixed(batch, labels, 0.4, seed=1)
+    blended, targets = Mixing.draw(6, 0.4, seed=1).apply(batch, labels)
     rng = np.random.default_rng(1)
     share, partners = rng.beta(0.4, 0.4), torch.from_numpy(rng.permutation(6))
     assert targets.share == share
     assert torch.equal(targets.others, partners)
     assert torch.allclose(blended, share * batch + (1 - share) * batch[partners], atol=1e-6)
+
+
+def test_a_part_of_a_batch_is_mixed_as_the_whole():
+    batch, labels = torch.randn(6, 3, 4, 4), torch.arange(6)
+    drawn = Mixing.draw(6, 0.4, seed=1)
+    whole, targets = drawn.apply(batch, labels)
+    needed, mixing = drawn.among(slice(2, 4))
+    part, own = mixing.apply(batch[needed], labels[needed])
+    assert len(needed) <= 4
+    assert torch.equal(part, whole[2:4])
+    assert torch.equal(own.labels, labels[2:4]) and torch.equal(own.others, targets.others[2:4])
 
 
 def test_all_options_together_train(tmp_path):
@@ -231,7 +242,9 @@ def test_out_of_memory_names_a_batch_that_fits(tmp_path, monkeypatch, make):
         return forward(batch, *gates)
 
     monkeypatch.setattr(module, "forward", small)
-    message = "a batch of 8 does not fit into the memory of cpu; --batch-size 2 fits"
+    message = (
+        "a batch of 8 does not fit into the memory of cpu; --batch-size 2 fits, and so does --micro-batches 4"
+    )
     with pytest.raises(EhdnasError, match=message):
         found.run(ignore)
     assert found.loop.done == 0

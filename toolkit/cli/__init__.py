@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 
 from ehdnas.core.errors import EhdnasError
 
@@ -21,12 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # ONNX Runtime would report its use to its maker, and leave files for that in the home folder.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    from ehdnas.cli.app import UsageProblem, app
+    from ehdnas.cli.app import UsageProblem
     from ehdnas.cli.interrupt import heeded
 
     try:
         with heeded():
-            code = app(args=arguments, prog_name="ehdnas", standalone_mode=False)
+            code = _run(arguments)
         # typer turns Ctrl-C into this exit code before it can be seen here.
         return _interrupted(arguments) if code == INTERRUPTED else code if isinstance(code, int) else 0
     except EhdnasError as error:
@@ -39,6 +40,18 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(f"{error.strerror or error}: {error.filename or 'the output'}", 1, debug)
+
+
+def _run(arguments: list[str]) -> object:
+    """Run a command, together with the other processes where torchrun started several."""
+    from ehdnas.cli.app import app
+
+    command = partial(app, args=arguments, prog_name="ehdnas", standalone_mode=False)
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return command()
+    from ehdnas.pipeline.following import shared
+
+    return shared(command)
 
 
 def _interrupted(arguments: list[str]) -> int:

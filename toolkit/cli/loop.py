@@ -24,6 +24,7 @@ def run(
     protocol: o.Protocol = None, predictor: o.Predictor = None, transfer: o.Transfer = None,
     random: o.Random = False, search_epochs: o.SearchEpochs = None,
     train_epochs: o.TrainEpochs = None, batch_size: o.BatchSize = None,
+    micro_batches: o.MicroBatches = None,
     learning_rate: o.LearningRate = None, ema: o.Ema = None, label_smoothing: o.LabelSmoothing = None,
     mixup: o.Mixup = None, compute: o.Compute = None, precision: o.Precision = None,
     exclude: o.Exclude = None, seed: o.Seed = None,
@@ -129,7 +130,8 @@ def search(
     codesign: o.Codesign = None, confidence: o.Confidence = None, samples: o.Samples = None,
     protocol: o.Protocol = None, predictor: o.Predictor = None, transfer: o.Transfer = None,
     random: o.Random = False, search_epochs: o.SearchEpochs = None,
-    batch_size: o.BatchSize = None, learning_rate: o.LearningRate = None, exclude: o.Exclude = None,
+    batch_size: o.BatchSize = None, micro_batches: o.MicroBatches = None,
+    learning_rate: o.LearningRate = None, exclude: o.Exclude = None,
     compute: o.Compute = None, precision: o.Precision = None,
     seed: o.Seed = None, resume: o.Resume = False, json: o.Json = False,
 ) -> None:  # fmt: skip
@@ -157,6 +159,7 @@ def search(
 
 def train(
     run: o.RunName = None, train_epochs: o.TrainEpochs = None, batch_size: o.BatchSize = None,
+    micro_batches: o.MicroBatches = None,
     learning_rate: o.LearningRate = None, ema: o.Ema = None, label_smoothing: o.LabelSmoothing = None,
     mixup: o.Mixup = None, compute: o.Compute = None, precision: o.Precision = None,
     resume: o.Resume = False, json: o.Json = False,

@@ -37,6 +37,9 @@ Random = Annotated[bool, typer.Option("--random", help="Measure networks as draw
 SearchEpochs = Annotated[int | None, typer.Option(help="Epochs of the search.")]
 TrainEpochs = Annotated[int | None, typer.Option(help="Epochs of the final training.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]
+MicroBatches = Annotated[
+    int | None, typer.Option(help="Parts that a step's images are computed in, one after another.")
+]
 LearningRate = Annotated[float | None, typer.Option(help="Learning rate of the weights.")]
 Ema = Annotated[float | None, typer.Option(help="Decay of a moving average of the weights; 0 for none.")]
 LabelSmoothing = Annotated[float | None, typer.Option(help="Share of each target spread over all classes.")]

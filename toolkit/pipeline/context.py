@@ -19,6 +19,7 @@ from ehdnas.search.augment import Augmentation
 from ehdnas.search.compute import Compute, find_compute
 from ehdnas.search.loop import Loop
 from ehdnas.search.predictor.facts import SpaceFacts, facts_of
+from ehdnas.search.processes import current
 from ehdnas.search.recipes import Recipe, recipe_for
 from ehdnas.search.spaces.base import NetworkShape, Space, find_space
 from ehdnas.settings import Settings
@@ -115,6 +116,7 @@ class Context:
             "train_epochs": self.settings.train_epochs,
             "batch_size": self.settings.batch_size,
             "train_batch_size": self.settings.batch_size,
+            "micro_batches": self.settings.micro_batches or current().count,
             "learning_rate": self.settings.learning_rate,
             "train_learning_rate": self.settings.learning_rate,
             "ema": self.settings.ema,
@@ -130,7 +132,13 @@ class Context:
         Raises:
             UsageError: the settings ask for a GPU that is not there.
         """
-        return find_compute(self.settings.compute, self.settings.precision)
+        return find_compute(current().place(self.settings.compute), self.settings.precision)
+
+    @property
+    def computing(self) -> str:
+        """Where and by how many processes, for the user."""
+        count = current().count
+        return str(self.compute) if count == 1 else f"{self.compute}, by {count} processes"
 
     @cached_property
     def augmentation(self) -> Augmentation:

@@ -15,13 +15,16 @@ from ehdnas.core.budget import Budget, parse_budget
 from ehdnas.core.errors import BudgetError
 from ehdnas.core.text import duration
 from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.following import call
 from ehdnas.pipeline.mapping import heed_mapping
 from ehdnas.pipeline.meter import Meter
 from ehdnas.pipeline.profile import Profile, ensure_predictor, reference_value
+from ehdnas.pipeline.tasks import search_task
 from ehdnas.profilers.base import TableProfiler
 from ehdnas.search.loop import require_same
 from ehdnas.search.objective import Constraint
-from ehdnas.search.searcher import Searcher, SearchResult, SearchTask
+from ehdnas.search.processes import current
+from ehdnas.search.searcher import Searcher, SearchResult
 from ehdnas.search.selection import Candidate, candidates, fastest, fastest_starts, supernet_accuracy
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.settings import PLACE_SETTINGS, kept_by_runs
@@ -139,7 +142,7 @@ def _say_plan(context: Context, budget: Budget) -> None:
     reporter.say(
         f"search: {recipe.search_epochs} epochs of {steps} steps over '{context.space.name}' "
         f"({context.shape}) for {budget} on {context.device.name}; about {duration(seconds)} "
-        f"on {context.compute}"
+        f"on {context.computing}"
     )
 
 
@@ -148,7 +151,8 @@ def _step_seconds(context: Context) -> float:
     compute = context.compute
     with torch.random.fork_rng():
         network = compute.place(context.space.network(context.space.reference, context.shape))
-        images = torch.randn(min(context.recipe.batch_size, len(context.dataset.train)), *context.shape.image)
+        size = min(context.recipe.batch_size, len(context.dataset.train)) // context.recipe.micro_batches
+        images = torch.randn(max(size, 1), *context.shape.image)
         images = compute.batch(images)
         passes = []
         for _ in range(3):
@@ -158,25 +162,16 @@ def _step_seconds(context: Context) -> float:
             out.sum().backward()
             compute.synchronise()
             passes.append(time.perf_counter() - start)
-    return 1.7 * min(passes)  # a weight step, and an architecture step that computes no weight gradients
+    parts = context.recipe.micro_batches / current().count
+    # A weight step, and an architecture step that computes no weight gradients.
+    return 1.7 * parts * min(passes)
 
 
 def _run_search(context: Context, run: Run, profiled: Profile, budget: Budget, resume: bool) -> SearchResult:
-    weights, architecture = context.dataset.halves(context.settings.seed)
-    task = SearchTask(
-        space=context.space,
-        shape=context.shape,
-        weights=weights,
-        architecture=architecture,
-        augmentation=context.augmentation,
-        recipe=context.recipe,
-        constraint=Constraint(profiled.predictor, budget, context.settings.confidence),
-        seed=context.settings.seed,
-        save_every_s=context.settings.checkpoint_s,
-        identity=context.identity(budget=str(budget), device=context.device.name),
-        compute=context.compute,
-    )
-    searcher = Searcher(task, run.checkpoint("search"))
+    constraint = Constraint(profiled.predictor, budget, context.settings.confidence)
+    identity = context.identity(budget=str(budget), device=context.device.name)
+    searcher = Searcher(search_task(context, constraint, identity), run.checkpoint("search"))
+    call(context, "search", resume)
     if resume:
         context.say_resumed("search", searcher.resume(), searcher.loop)
     return searcher.run(context.reporter.progress)

@@ -15,10 +15,12 @@ from ehdnas.core.files import sha256
 from ehdnas.core.images.dataset import normalise
 from ehdnas.core.text import duration
 from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.following import call
+from ehdnas.pipeline.tasks import train_task
 from ehdnas.search.checkpoint import load_checkpoint, module_tensors, restore_module, save_checkpoint
-from ehdnas.search.loop import step_seed
+from ehdnas.search.processes import current
 from ehdnas.search.spaces.base import Architecture, NetworkShape, find_space
-from ehdnas.search.trainer import Trainer, TrainTask, accuracy_of, logits_of
+from ehdnas.search.trainer import Trainer, accuracy_of, logits_of
 from ehdnas.settings import kept_by_runs
 from ehdnas.workspace import Run
 
@@ -57,10 +59,13 @@ def _train(context: Context, run: Run, architecture: Architecture, resume: bool)
     if not resume:
         run.checkpoint("train").unlink(missing_ok=True)
         run.write("training", {"settings": kept_by_runs(context.settings)})
-    trainer = _trainer(context, run, architecture)
+    genotype = context.space.text(architecture)
+    task = train_task(context, architecture, context.identity(genotype=genotype))
+    trainer = Trainer(task, run.checkpoint("train"))
     _say_plan(context, trainer)
+    call(context, "train", resume, genotype)
     if resume:
-        context.say_resumed("train", trainer.loop.resume(), trainer.loop)
+        context.say_resumed("train", trainer.resume(), trainer.loop)
     history = trainer.run(context.reporter.progress)
     network = _plain(context, architecture, trainer)
     result = _evaluate(context, network, history)
@@ -103,28 +108,13 @@ def shape_fields(shape: NetworkShape) -> dict[str, Any]:
     return {**vars(shape), "image": list(shape.image)}
 
 
-def _trainer(context: Context, run: Run, architecture: Architecture) -> Trainer:
-    torch.manual_seed(step_seed(context.settings.seed, "network"))
-    auxiliary = context.recipe.auxiliary_weight > 0
-    task = TrainTask(
-        network=context.space.network(architecture, context.shape, auxiliary=auxiliary),
-        images=context.dataset.train,
-        augmentation=context.augmentation,
-        recipe=context.recipe,
-        seed=context.settings.seed,
-        save_every_s=context.settings.checkpoint_s,
-        identity=context.identity(genotype=context.space.text(architecture)),
-        compute=context.compute,
-    )
-    return Trainer(task, run.checkpoint("train"))
-
-
 def _say_plan(context: Context, trainer: Trainer) -> None:
     loop, compute = trainer.loop, context.compute
     trainer.network.train()
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     with torch.random.fork_rng():
-        images = torch.from_numpy(context.dataset.train.images[: context.recipe.train_batch_size])
+        size = max(context.recipe.train_batch_size // trainer.parts.count, 1)
+        images = torch.from_numpy(context.dataset.train.images[:size])
         passes = []
         for _ in range(3):
             start = time.perf_counter()
@@ -135,9 +125,10 @@ def _say_plan(context: Context, trainer: Trainer) -> None:
             passes.append(time.perf_counter() - start)
     trainer.network.zero_grad(set_to_none=True)
     trainer.network.load_state_dict(before)
+    parts = trainer.parts.count // current().count
     context.reporter.say(
         f"train: {loop.epochs} epochs of {loop.steps} steps on {len(context.dataset.train)} images; "
-        f"about {duration(min(passes) * loop.steps * loop.epochs)} on {compute}"
+        f"about {duration(parts * min(passes) * loop.steps * loop.epochs)} on {context.computing}"
     )
 
 

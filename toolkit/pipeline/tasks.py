@@ -1,0 +1,55 @@
+"""From a context to what a search or a training is given; the same on every process that shares it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ehdnas.pipeline.context import Context
+from ehdnas.search.loop import step_seed
+from ehdnas.search.objective import Constraint
+from ehdnas.search.processes import current
+from ehdnas.search.searcher import SearchTask
+from ehdnas.search.spaces.base import Architecture
+from ehdnas.search.trainer import TrainTask
+
+
+def search_task(
+    context: Context, constraint: Constraint | None = None, identity: dict[str, Any] | None = None
+) -> SearchTask:
+    """Return the search; only the first process needs the constraint, and the identity for checkpoints."""
+    weights, architecture = context.dataset.halves(context.settings.seed)
+    return SearchTask(
+        space=context.space,
+        shape=context.shape,
+        weights=weights,
+        architecture=architecture,
+        augmentation=context.augmentation,
+        recipe=context.recipe,
+        constraint=constraint,
+        seed=context.settings.seed,
+        save_every_s=context.settings.checkpoint_s,
+        identity=identity or {},
+        compute=context.compute,
+        processes=current(),
+    )
+
+
+def train_task(
+    context: Context, architecture: Architecture, identity: dict[str, Any] | None = None
+) -> TrainTask:
+    """Return the training; only the first process needs the identity, for checkpoints."""
+    torch.manual_seed(step_seed(context.settings.seed, "network"))
+    auxiliary = context.recipe.auxiliary_weight > 0
+    return TrainTask(
+        network=context.space.network(architecture, context.shape, auxiliary=auxiliary),
+        images=context.dataset.train,
+        augmentation=context.augmentation,
+        recipe=context.recipe,
+        seed=context.settings.seed,
+        save_every_s=context.settings.checkpoint_s,
+        identity=identity or {},
+        compute=context.compute,
+        processes=current(),
+    )
