@@ -60,7 +60,8 @@ def read_table(path: Path, target: str) -> Table:
     """Return the networks of a .csv or .csv.gz file that have a value in the column `target`.
 
     A network is NAS-Bench-201's string in a column `arch`, those that are not connected left out, or a JSON
-    list of choice indices in a column `op_idx`. Networks that occur more than once are kept.
+    list of choice indices in a column `op_idx`. A network that occurs more than once counts once, with the
+    median of its values, or it could be fitted to and judged on.
 
     Raises:
         UsageError: what cannot be right in the file; rows are named by their line, the header's is 1.
@@ -77,13 +78,25 @@ def read_table(path: Path, target: str) -> Table:
     if kind == OP_IDX:
         chosen = _index_lists(path, networks)
         choices = int(chosen.max(initial=0)) + 1
-        return _checked(path, target, Table("table", choices, SpaceFacts(), chosen, values))
+        return _checked(path, target, Table("table", choices, SpaceFacts(), *_once(chosen, values)))
     space = find_space("nasbench201")
     found = [_parsed(path, number, text) for number, text in networks]
     kept = [row for row, architecture in enumerate(found) if space.is_valid(architecture)]
     chosen = np.array([found[row].choices for row in kept], np.int64).reshape(-1, space.slots)
     facts = facts_of(space, _BENCHMARK)
-    return _checked(path, target, Table(space.name, space.choices, facts, chosen, values[kept]))
+    return _checked(path, target, Table(space.name, space.choices, facts, *_once(chosen, values[kept])))
+
+
+def _once(chosen: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each network [n, slots] once, in the order of the table, with the median of its values [n]."""
+    if not len(chosen):
+        return chosen, values
+    _, first, of = np.unique(chosen, axis=0, return_index=True, return_inverse=True)
+    if len(first) == len(chosen):
+        return chosen, values
+    medians = np.array([np.median(values[of.ravel() == network]) for network in range(len(first))])
+    order = np.argsort(first)
+    return chosen[first[order]], medians[order]
 
 
 def require_enough(table: Table, counts: Sequence[int], where: str) -> None:

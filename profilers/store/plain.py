@@ -20,6 +20,7 @@ from ehdnas.profilers.store.table_files import FIRST_ROW, Cell, read_table
 
 ARCHITECTURE = ("arch", "genotype", "architecture", "subject", "op_idx")
 """The columns that may name a row's network; the first of these that a table has does."""
+_MEND = "correct it or leave it empty; nothing was imported"
 FLAG = "imported (how it was measured is not known)"
 
 
@@ -175,7 +176,7 @@ def _number(cell: Cell, column: Column, where: str) -> float:
     try:
         number = float(cell)  # type: ignore[arg-type]  # what is no number is what is asked here
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{where}: '{str(cell)[:50]}' is no number; nothing was imported") from error
+        raise DataError(f"{where}: '{str(cell)[:50]}' is no number; {_MEND}") from error
     number = number / 100 if column.percent else number
     most = 1.0 if column.metric == "accuracy" else MOST
     if not math.isfinite(number) or not LEAST <= number <= most:
@@ -183,6 +184,6 @@ def _number(cell: Cell, column: Column, where: str) -> float:
         hint = f" (a share of 1; {column.name}% says that the column is in percent)"
         raise DataError(
             f"{where}: {str(cell)[:50]}{unit} is not between {LEAST:g} and {most:g}"
-            f"{hint if column.metric == 'accuracy' and not column.percent else ''}; nothing was imported"
+            f"{hint if column.metric == 'accuracy' and not column.percent else ''}; {_MEND}"
         )
     return number

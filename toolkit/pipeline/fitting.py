@@ -30,7 +30,10 @@ def stored_predictor(context: Context, records: Records, metric: str) -> Predict
         return fit(context, records, metric)
     except UsageError:
         method = context.settings.predictor
-        context.reporter.warn(f"predictor: the one stored is not of method '{method}'; fitting it again")
+        context.reporter.warn(
+            f"predictor: the one stored is of another method than '{method}', or of other networks; "
+            "fitting it again"
+        )
         return fit(context, records, metric)
     if not is_as_asked(context, predictor):
         asked = context.settings.transfer

@@ -10,6 +10,7 @@ import torch
 
 from ehdnas.core.errors import DataError, UsageError
 from ehdnas.pipeline.baselines import figures_of
+from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.devices import find_device
 from ehdnas.pipeline.fitting import fit, stored_predictor
@@ -55,6 +56,11 @@ def predict_genotype(context: Context, genotype: str, metrics: str) -> list[dict
     """
     require_method(context)
     architecture = context.space.parse(read_genotype(genotype))
+    if not context.space.is_valid(architecture):
+        text = context.space.text(architecture)
+        raise UsageError(
+            f"{text[:80]} is no valid network of '{context.space.name}': its parts do not join up"
+        )
     named = [name.strip() for name in metrics.split(",") if name.strip()]
     if not named:
         raise UsageError("--metric names none; the usual one is latency_ms")
@@ -100,9 +106,20 @@ def _predictor(context: Context, metric: str) -> Predictor:
     found = stored_predictor(context, records, metric)
     if found is not None:
         return found
-    if len(records.measured()) < MIN_SAMPLES:
+    count = len(records.measured())
+    if count and context.device.kind == TABLE:
+        _require_table(count, context.device.name)
+    if count < MIN_SAMPLES:
         raise UsageError(_nothing(context))
     return fit(context, records, metric)
+
+
+def _require_table(count: int, name: str) -> None:
+    """Raise UsageError where a predictor cannot be fitted to so many networks of an imported table."""
+    if count < MIN_SAMPLES:
+        raise UsageError(
+            f"{count} networks imported for '{name}': a predictor needs {MIN_SAMPLES} at least; import more"
+        )
 
 
 def _nothing(context: Context) -> str:
