@@ -269,6 +269,7 @@ def described(layer):
     return (layer.operator, layer.cin, layer.cout, layer.h, layer.w, layer.kernel, layer.stride, layer.groups)
 
 
+@pytest.mark.slow
 def test_facts_know_the_work_of_every_network_and_its_gradient():
     facts = facts_of(SPACE, SMALL)
     drawn = [sampled(seed) for seed in range(3)]

@@ -46,6 +46,7 @@ def test_it_passes_the_contract_of_spaces(installed):
     assert int(done.stdout.split(" passed")[0].split()[-1]) > 10, "the suite ran on it"
 
 
+@pytest.mark.slow
 def test_the_tool_searches_it(installed, tmp_path):
     flags = [
         "--space",

@@ -19,6 +19,7 @@ def test_a_place_that_cannot_be_is_one_line():
         load_settings({"compute": "tpu"}, None)
 
 
+@pytest.mark.slow
 def test_a_search_on_a_gpu_that_is_not_there_ends_before_it_begins(tiny, ehdnas, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = ehdnas("search", "--compute", "cuda")
@@ -27,6 +28,7 @@ def test_a_search_on_a_gpu_that_is_not_there_ends_before_it_begins(tiny, ehdnas,
     assert not (tiny / ".ehdnas" / "runs").exists() or not list((tiny / ".ehdnas" / "runs").iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_with_options_and_resumed_elsewhere(tiny, ehdnas):
     assert ehdnas("search", "--search-epochs", "1", "--precision", "bfloat16").code == 0
     again = ehdnas("search", "--resume", "--precision", "float32", "--compute", "cpu")
