@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
-from ehdnas.search.relaxation import gumbel_softmax
+from ehdnas.search.relaxation import entropies, gumbel_softmax
 from ehdnas.search.spaces.base import Architecture, Space
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -38,6 +38,7 @@ class OptionsSpace(Space):
             tuple(choice for choice, name in enumerate(names) if name not in excluded)
             for names in self.options
         )
+        self._open = tuple(slot for slot, choices in enumerate(self._allowed) if len(choices) > 1)
         self._mask = torch.full((self.slots, self.choices), _NEVER)
         for slot, choices in enumerate(self._allowed):
             self._mask[slot, list(choices)] = 0.0
@@ -75,6 +76,10 @@ class OptionsSpace(Space):
             return logits.new_full((), -torch.inf)
         own = torch.tensor(architecture.choices)[:, None]
         return self.masked(logits).log_softmax(dim=1).gather(1, own).sum()
+
+    def entropy(self, logits: Tensor) -> float:
+        """Return the mean entropy of the slots that have several options left, in nats."""
+        return float(entropies(self.masked(logits.detach()))[list(self._open)].mean()) if self._open else 0.0
 
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
         """Yield every valid architecture that differs in one slot, in a fixed order."""
