@@ -41,7 +41,7 @@ from ehdnas.search.compute import Compute, find_compute
 from ehdnas.search.objective import Constraint
 from ehdnas.search.recipes import recipe_for
 from ehdnas.search.searcher import Searcher, SearchTask
-from ehdnas.search.selection import candidates, supernet_accuracy
+from ehdnas.search.selection import candidates, shortlist, supernet_accuracy
 from ehdnas.search.spaces.base import NetworkShape
 from ehdnas.search.trainer import Trainer, TrainTask, accuracy_of, logits_of
 
@@ -150,29 +150,27 @@ class Bench:
         }
 
     def _choose(self, accelerator, constraint, result, held_out: Split) -> dict:
-        """Return the likeliest network that is simulated to meet the budget and is the best of 16 such."""
-        meeting = [
-            one.architecture
+        """Return the best by the supernet of 16 networks, likely ones and ones close to the budget.
+
+        All of them are simulated to meet it.
+        """
+        ranked = [
+            one
             for one in candidates(SPACE, result.logits, constraint, SEED)
             if constraint.budget.meets(accelerator.fps(one.architecture))
-        ][:SCORED]
+        ]
+        meeting = [one.architecture for one in shortlist(ranked, SCORED)]
         if not meeting:
             sys.exit("no candidate meets the budget: search longer")
         images = torch.from_numpy(held_out.images[:SCORED_ON])
         labels = torch.from_numpy(held_out.labels[:SCORED_ON])
         scores = [
             supernet_accuracy(
-                SPACE,
-                result.supernet,
-                one,
-                images,
-                labels,
-                self.augmentation,
-                self.recipe.batch_size,
+                SPACE, result.supernet, one, images, labels, self.augmentation, self.recipe.batch_size,
                 self.compute,
             )
             for one in meeting
-        ]
+        ]  # fmt: skip
         best = meeting[int(np.argmax(scores))]
         figures = self._figures(accelerator, constraint.predictor, best)
         return {**figures, "supernet_accuracy": max(scores), "candidates": len(meeting)}

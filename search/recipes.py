@@ -25,6 +25,13 @@ class Recipe(BaseModel):
     clip: float = 5.0
     architecture_learning_rate: float = Field(default=3e-3, gt=0)
     architecture_weight_decay: float = Field(default=1e-3, ge=0)
+    skip_beside: float = Field(default=1.0, ge=0)
+    """Weight of a skip beside every operation of the supernet of the DARTS space; 0 has none.
+
+    With it a supernet trains sooner, and a choice of skip gains nothing by that: the auxiliary skip of DARTS-
+    (Chu et al., ICLR 2021, equation 6). There it decays to 0; here it stays, since a single-path search chose
+    skips again as it fell. Networks that are found do not have it.
+    """
     drop_path: float = Field(default=0.2, ge=0, lt=1)
     auxiliary_weight: float = Field(default=0.4, ge=0)
     flip: bool = True

@@ -25,3 +25,10 @@ def gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generato
 def temperature_at(progress: float, start: float = 5.0, end: float = 0.5) -> float:
     """Return the temperature at a fraction of the search, falling exponentially from start to end."""
     return float(start * (end / start) ** min(max(progress, 0.0), 1.0))
+
+
+def entropies(logits: Tensor) -> Tensor:
+    """Return the entropies [...] of softmaxes over the last dimension of logits [..., choices], in nats."""
+    log = logits.log_softmax(dim=-1)
+    # A choice of probability 0 adds 0, however low its logit; 0 · −∞ would be no number.
+    return -(log.exp() * log.clamp_min(torch.finfo(log.dtype).min)).sum(dim=-1)

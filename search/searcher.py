@@ -72,6 +72,7 @@ class Searcher:
         self.compute.prepare()
         torch.manual_seed(step_seed(task.seed, "supernet"))
         self.supernet = task.space.supernet(task.shape)
+        self.supernet.skip_beside = task.recipe.skip_beside
         self.compute.place(self.supernet)
         self.weights = list(self.supernet.parameters())  # walking thousands of modules each step would show
         # Logits, budget and predictor stay on the CPU: they are small, and quicker there.
@@ -129,9 +130,9 @@ class Searcher:
             )
             self.loop.account(figures, gradient)
             if step == self.loop.steps - 1:
-                self.loop.history[-1] |= {"entropy": self._entropy(), "temperature": self._temperature()}
+                self.loop.history[-1] |= self._decided()
             self.loop.carried["multiplier"] = self.dual.multiplier
-            self.loop.show(progress)
+            self.loop.show(partial(self._show, progress))
         return SearchResult(self.logits.detach(), self.supernet, self.loop.history)
 
     def weight_step(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -199,6 +200,11 @@ class Searcher:
     def _parts_seed(self, of: str) -> int:
         return step_seed(self.task.seed, f"search-{of}-parts", self.loop.done)
 
+    def _show(self, progress: Progress, done: int, total: int, text: str) -> None:
+        last = self.loop.history[-1] if self.loop.history else {}
+        shown = [f"{key} {last[key]:.3g}" for key in ("entropy", "skips") if key in last]
+        progress(done, total, ", ".join([text, *shown]))
+
     def _both_steps(self, epoch: int, step: int) -> tuple[dict[str, float | Tensor], Tensor]:
         figures, norm = self.weight_step(*self._batch(0, epoch, step))
         if epoch < int(_WARM_UP * self.loop.epochs):
@@ -239,7 +245,9 @@ class Searcher:
         for group in self.loop.optimizers["weights"].param_groups:
             group["lr"] = min(lowest, highest) + max(0.0, highest - lowest) * cosine
 
-    def _entropy(self) -> float:
-        """Return the mean entropy of the edges' operations, in nats."""
-        operations = self.logits.detach()[:, 1:].softmax(dim=1)
-        return float(-(operations * operations.log()).sum(dim=1).mean())
+    def _decided(self) -> dict[str, float]:
+        """Return what an epoch's record says of the distribution: how decided it is, and its skips."""
+        space, logits = self.task.space, self.logits.detach()
+        skips = space.identities(space.most_likely(logits))
+        decided = {"entropy": space.entropy(logits), "temperature": self._temperature()}
+        return {**decided, "skips": max(skips)} if skips else decided

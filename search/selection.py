@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,36 +18,48 @@ from ehdnas.search.objective import Constraint
 from ehdnas.search.spaces.base import Architecture, Space, Supernet
 
 _DRAWS = 500
+_NEAR = math.log(1.1)  # within 10 % under the bound is close to it
+_CLIMBS = 4  # walks among the networks close to it, from the likeliest drawn
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture, its log-probability, and by how much it is predicted to break the budget."""
+    """An architecture, its log-probability, and log(predicted / bound), by how much it breaks the budget."""
 
     architecture: Architecture
     log_prob: float
     violation: float
 
+    @property
+    def is_near(self) -> bool:
+        """Whether it is predicted to meet the budget with little to spare."""
+        return _is_near(self.violation)
+
 
 def candidates(space: Space, logits: Tensor, constraint: Constraint | None, seed: int) -> list[Candidate]:
-    """Return distinct draws from the distribution and its mode, best first.
+    """Return distinct draws from the distribution, its mode and walks from there to the budget, best first.
 
     Those predicted to meet the budget come first, most likely first; then the others, nearest first.
     """
     generator = torch.Generator().manual_seed(step_seed(seed, "candidates"))
-    drawn = {space.most_likely(logits): None}
-    with torch.no_grad():
-        for _ in range(_DRAWS):
-            drawn[space.decode(space.relax(logits, 1.0, generator))] = None
-        if constraint is not None:
-            drawn |= dict.fromkeys(_repaired(space, space.most_likely(logits), constraint))
-        found = list(drawn)
-        violations = (
-            torch.zeros(len(found)) if constraint is None else constraint.violation(space.encode_all(found))
-        )
-        likely = [float(space.log_prob(architecture, logits)) for architecture in found]
-    every = [Candidate(*row) for row in zip(found, likely, violations.tolist(), strict=True)]
-    return sorted(every, key=lambda one: (max(one.violation, 0.0), -one.log_prob))
+    ground = _Ground(space, logits.detach(), constraint)
+    drawn = [space.decode(space.relax(ground.logits, 1.0, generator)) for _ in range(_DRAWS)]
+    found = ground.look([space.most_likely(ground.logits), *drawn])
+    if constraint is not None:
+        found += _walk(ground, found[0])
+        near = sorted((one for one in found if one.is_near), key=lambda one: -one.log_prob)
+        found += [passed for one in near[:_CLIMBS] for passed in _climb(ground, one)]
+    return sorted(dict.fromkeys(found), key=lambda one: (max(one.violation, 0.0), -one.log_prob))
+
+
+def shortlist(ranked: list[Candidate], count: int) -> list[Candidate]:
+    """Return at most `count` of ranked candidates: half of them as they come, half close under the budget.
+
+    What the distribution thinks likeliest may be far faster than was asked, and a network that just meets
+    the budget is usually more accurate. Where few are close, the others fill their places.
+    """
+    near = (one for one in ranked if one.is_near)
+    return list(dict.fromkeys([*ranked[: count // 2], *near, *ranked]))[:count]
 
 
 def fastest(
@@ -96,14 +110,72 @@ def supernet_accuracy(
     return int(correct) / len(labels)
 
 
-def _repaired(space: Space, start: Architecture, constraint: Constraint) -> list[Architecture]:
-    """Return the steps of a greedy walk from `start` to where the predictor says the budget is met."""
+class _Ground:
+    """What candidates are told apart by; what was looked at once is kept, since walks cross."""
+
+    def __init__(self, space: Space, logits: Tensor, constraint: Constraint | None) -> None:
+        self.space, self.logits, self.constraint = space, logits, constraint
+        self.known: dict[Architecture, Candidate] = {}
+
+    def look(
+        self, architectures: list[Architecture], wanted: Callable[[float], bool] = lambda violation: True
+    ) -> list[Candidate]:
+        """Return the candidates of architectures, each once, whose violation is wanted."""
+        distinct = list(dict.fromkeys(architectures))
+        kept = [pair for pair in zip(distinct, self._violations(distinct), strict=True) if wanted(pair[1])]
+        return [self._candidate(*pair) for pair in kept]
+
+    def around(self, one: Candidate, wanted: Callable[[float], bool]) -> list[Candidate]:
+        """Return the candidates one decision away whose violation is wanted."""
+        return self.look(list(self.space.neighbours(one.architecture)), wanted)
+
+    def _candidate(self, architecture: Architecture, violation: float) -> Candidate:
+        # The log-probability is what takes long: neighbours that are not wanted do without.
+        if architecture not in self.known:
+            likely = float(self.space.log_prob(architecture, self.logits))
+            self.known[architecture] = Candidate(architecture, likely, violation)
+        return self.known[architecture]
+
+    def _violations(self, architectures: list[Architecture]) -> list[float]:
+        if self.constraint is None or not architectures:
+            return [0.0] * len(architectures)
+        with torch.no_grad():
+            return [float(v) for v in self.constraint.violation(self.space.encode_all(architectures))]
+
+
+def _is_near(violation: float) -> bool:
+    return -_NEAR <= violation <= 0
+
+
+def _walk(ground: _Ground, start: Candidate) -> list[Candidate]:
+    """Return the steps from a start to close under the budget, or as near as single decisions lead.
+
+    Each step goes towards the bound, from under it never beyond it, where it costs the least
+    log-probability for what it gains on the way.
+    """
     path = [start]
-    while float(constraint.violation(space.encode_all([path[-1]]))) > 0:
-        around = list(space.neighbours(path[-1]))
-        violations = constraint.violation(space.encode_all(around))
-        step = around[int(violations.argmin())]
-        if step in path:
+    while not path[-1].is_near:
+        here = path[-1]
+        around = ground.around(here, partial(_is_towards_bound, here.violation))
+        if not around:
             break
-        path.append(step)
+        path.append(max(around, key=partial(_likelihood_gained, here)))
     return path
+
+
+def _is_towards_bound(here: float, there: float) -> bool:
+    return there < here if here > 0 else here < there <= 0
+
+
+def _likelihood_gained(here: Candidate, there: Candidate) -> float:
+    return (there.log_prob - here.log_prob) / abs(there.violation - here.violation)
+
+
+def _climb(ground: _Ground, start: Candidate) -> list[Candidate]:
+    """Return the steps from a start to where no neighbour close under the budget is likelier."""
+    path = [start]
+    while True:
+        best = max(ground.around(path[-1], _is_near), key=lambda one: one.log_prob, default=path[-1])
+        if best.log_prob <= path[-1].log_prob:
+            return path
+        path.append(best)

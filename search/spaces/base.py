@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ehdnas.core.errors import UsageError
 from ehdnas.core.plugins import load_plugin
+from ehdnas.search.relaxation import entropies
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,10 @@ class CellGraph:
 
 class Supernet(nn.Module, ABC):
     """The network that contains every architecture of a space, its weights shared between them."""
+
+    skip_beside = 0.0
+    """Weight of a skip beside every operation that keeps the resolution. A search sets it (see
+    `Recipe.skip_beside`); a supernet that has skips in any case need not heed it."""
 
     @abstractmethod
     def forward(self, images: Tensor, gates: Tensor) -> Tensor:
@@ -240,6 +245,24 @@ class Space(ABC):
             for slot in (slot for _, _, slot in graph.edges if slot not in live and graph.absent):
                 choices[slot] = min(graph.absent)
         return Architecture(tuple(choices))
+
+    def identities(self, architecture: Architecture) -> tuple[int, ...]:
+        """Return how many choices of each kind of cell hand their input on as it is, such as skips.
+
+        Those on edges that no output depends on are left out. Empty for a space without `graphs`.
+        """
+        return tuple(
+            sum(architecture.choices[slot] in graph.identity for slot in graph.live(architecture.choices))
+            for graph in self.graphs
+        )
+
+    def entropy(self, logits: Tensor) -> float:
+        """Return the entropy of the distribution that `relax` draws from, in nats a decision.
+
+        It is the mean of −`log_prob`, over the number of decisions that a draw takes. By default every slot
+        is a decision, independent of the others and with all choices.
+        """
+        return float(entropies(logits.detach()).mean())
 
     def cells(self, architecture: Architecture, shape: NetworkShape) -> tuple[Part, ...]:
         """Return the cells of a network, where the space has such; weights are random."""

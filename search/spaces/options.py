@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
-from ehdnas.search.relaxation import gumbel_softmax
+from ehdnas.search.relaxation import entropies, gumbel_softmax
 from ehdnas.search.spaces.base import Architecture, Space
 from ehdnas.search.spaces.reading import option, read_json, require_short
 
@@ -37,6 +37,7 @@ class OptionsSpace(Space):
             tuple(choice for choice, name in enumerate(names) if name not in excluded)
             for names in self.options
         )
+        self._open = tuple(slot for slot, choices in enumerate(self._allowed) if len(choices) > 1)
         self._mask = torch.full((self.slots, self.choices), _NEVER)
         for slot, choices in enumerate(self._allowed):
             self._mask[slot, list(choices)] = 0.0
@@ -74,6 +75,10 @@ class OptionsSpace(Space):
             return logits.new_full((), -torch.inf)
         own = torch.tensor(architecture.choices)[:, None]
         return self.masked(logits).log_softmax(dim=1).gather(1, own).sum()
+
+    def entropy(self, logits: Tensor) -> float:
+        """Return the mean entropy of the slots that have several options left, in nats."""
+        return float(entropies(self.masked(logits.detach()))[list(self._open)].mean()) if self._open else 0.0
 
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
         """Yield every valid architecture that differs in one slot, in a fixed order."""

@@ -25,7 +25,15 @@ from ehdnas.search.loop import require_same
 from ehdnas.search.objective import Constraint
 from ehdnas.search.processes import current
 from ehdnas.search.searcher import Searcher, SearchResult
-from ehdnas.search.selection import Candidate, candidates, fastest, fastest_starts, supernet_accuracy
+from ehdnas.search.selection import (
+    Candidate,
+    candidates,
+    fastest,
+    fastest_starts,
+    shortlist,
+    supernet_accuracy,
+)
+from ehdnas.search.signs import summary, warnings_of
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.settings import PLACE_SETTINGS, kept_by_runs
 from ehdnas.workspace import Run
@@ -57,6 +65,7 @@ def search(context: Context, resume: bool = False) -> Run:
     with run.working():
         result = _run_search(context, run, profiled, budget, resume)
         record = _choose(context, profiled, budget, result, fallback)
+        _say_signs(context, record["genotype"], result.history)
         run.write("search", {**record, "history": result.history, **_describe(context, budget)})
         run.forget("train", "export", "verify")
         if context.settings.codesign:
@@ -186,11 +195,14 @@ class _Scored:
 def _choose(
     context: Context, profiled: Profile, budget: Budget, result: SearchResult, fallback: Architecture
 ) -> dict[str, Any]:
-    """Score the likeliest candidates with the supernet, measure the best, keep the first that fits."""
+    """Score candidates with the supernet, likely ones and ones close to the budget; keep the best that fits.
+
+    What fits is measured, most accurate first.
+    """
     space, meter = context.space, profiled.meter
     constraint = Constraint(profiled.predictor, budget, context.settings.confidence)
-    shortlist = candidates(space, result.logits, constraint, context.settings.seed)[:_SCORED]
-    scored = _judge(context, result, shortlist)
+    ranked = candidates(space, result.logits, constraint, context.settings.seed)
+    scored = _judge(context, result, shortlist(ranked, _SCORED))
     measured: list[dict[str, Any]] = []
     chosen = None
     for one in scored[:_MEASURED]:
@@ -216,18 +228,25 @@ def _choose(
     }
 
 
-def _judge(context: Context, result: SearchResult, shortlist: list[Candidate]) -> list[_Scored]:
+def _say_signs(context: Context, genotype: str, history: list[dict[str, Any]]) -> None:
+    """Show how decided the search became, and warn of what makes its network doubtful."""
+    context.reporter.say(f"search: {summary(history)}")
+    for warning in warnings_of(context.space, context.space.parse(genotype), history):
+        context.reporter.warn(f"search: {warning}")
+
+
+def _judge(context: Context, result: SearchResult, judged: list[Candidate]) -> list[_Scored]:
     _, held_out = context.dataset.halves(context.settings.seed)
     images = torch.from_numpy(held_out.images[:_SCORED_ON])
     labels = torch.from_numpy(held_out.labels[:_SCORED_ON])
     scored = []
-    for number, one in enumerate(shortlist, 1):
+    for number, one in enumerate(judged, 1):
         accuracy = supernet_accuracy(
             context.space, result.supernet, one.architecture, images, labels, context.augmentation,
             context.recipe.batch_size, context.compute,
         )  # fmt: skip
         scored.append(_Scored(one, accuracy))
-        context.reporter.progress(number, len(shortlist), "candidates scored")
+        context.reporter.progress(number, len(judged), "candidates scored")
     # Those predicted to fit go first; among them, the most accurate.
     return sorted(scored, key=lambda one: (max(one.candidate.violation, 0.0), -one.accuracy))
 

@@ -12,6 +12,7 @@ from ehdnas.report.data import ReportData, SearchData, TrainData
 from ehdnas.report.scatter import MOST, scatter_figure
 from ehdnas.report.wording import whole
 
+_MOST_SKIPS = 3  # as `ehdnas.search.signs` warns; imported from there, it would load torch
 _CELLS = {
     "normal": ("Normal cell", "Keeps height and width; most cells of the network are copies of it."),
     "reduce": (
@@ -55,9 +56,12 @@ def search_figures(search: SearchData) -> list[Figure]:
                (Line("violation", "violation"),), Level(0, "budget"),
                caption="The mean over sampled networks, at the far end of the predictor's interval. "
                        "Under 0 the budget is kept; 0.1 is about 10 % beyond it."),
-        _curve("search-entropy", "How undecided the search is", "entropy of the choices", search.history,
+        _curve("search-entropy", "How undecided the search is", "entropy (nats a decision)", search.history,
                (Line("entropy", "entropy"),),
-               caption="Of the choice of an operation, mean over the edges; 0 means that all is decided."),
+               caption="Of the distribution that networks are drawn from; 0 means that all is decided."),
+        _curve("search-skips", "Skips in the likeliest network", "skips in a cell, at most", search.history,
+               (Line("skips", "skips"),), Level(_MOST_SKIPS, "more are a sign of collapse"),
+               caption="A search that does not train its weights enough ends with too many of them."),
     )  # fmt: skip
 
 

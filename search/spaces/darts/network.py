@@ -54,13 +54,23 @@ class Cell(nn.Module):
                     operation = nn.Sequential(operation, nn.BatchNorm2d(channels, affine=False))
                 self.edges[f"{edge}_{choice}"] = operation
 
-    def forward(self, s0: Tensor, s1: Tensor, choices: Choices, gates: Gates | None, drop: float) -> Tensor:
-        """Return [n, 4·C, h, w]; `gates`, one an edge, scale the edges, so that gradients reach them."""
+    def forward(
+        self, s0: Tensor, s1: Tensor, choices: Choices, gates: Gates | None, drop: float, beside: float = 0.0
+    ) -> Tensor:
+        """Return [n, 4·C, h, w]; `gates`, one an edge, scale the edges, so that gradients reach them.
+
+        Args:
+            drop: the probability that a sample loses an edge.
+            beside: the weight of a skip beside the operation of every edge that keeps the resolution.
+        """
         states = [self.preprocess0(s0), self.preprocess1(s1)]
         for node in range(NODES):
             used = [edge for edge in edges_of(node) if choices[edge]]
             terms = [self._edge(edge, choices[edge], states, gates, drop) for edge in used]
-            states.append(terms[0] + terms[1])
+            if beside > 0:
+                sources = [EDGES[edge][1] for edge in used]
+                terms += [beside * states[one] for one in sources if not (self.reduction and one < 2)]
+            states.append(sum(terms[1:], terms[0]))
         return torch.cat(states[2:], dim=1)
 
     def _edge(self, edge: int, choice: int, states: list[Tensor], gates: Gates | None, drop: float) -> Tensor:
@@ -97,6 +107,7 @@ class Body(nn.Module):
         self.auxiliary_at = 2 * shape.cells // 3
         self.classifier = nn.Linear(inputs[1], shape.classes)
         self.drop_path = 0.0
+        self.skip_beside = 0.0
 
     def run(self, x: Tensor, choices: Choices, gates: Gates | None = None) -> tuple[Tensor, Tensor | None]:
         """Return (logits, auxiliary logits or None) of one architecture."""
@@ -106,7 +117,7 @@ class Body(nn.Module):
         for index, cell in enumerate(self.cells):
             part = slice(EDGES_PER_CELL, None) if cell.reduction else slice(EDGES_PER_CELL)
             cell_gates = None if gates is None else gates[part]
-            s0, s1 = s1, cell(s0, s1, choices[part], cell_gates, self.drop_path)
+            s0, s1 = s1, cell(s0, s1, choices[part], cell_gates, self.drop_path, self.skip_beside)
             if index == self.auxiliary_at and self.auxiliary is not None and self.training:
                 auxiliary = self.auxiliary(s1)
         pooled = F.adaptive_avg_pool2d(s1, 1).flatten(1)
@@ -138,6 +149,7 @@ class DartsSupernet(Supernet):
     def forward(self, images: Tensor, gates: Tensor) -> Tensor:
         """Return logits [n, classes] of the architecture that `gates` [28, 8] select."""
         choices = tuple(gates.argmax(dim=1).tolist())
+        self.body.skip_beside = self.skip_beside
         return self.body.run(images, choices, gates_of(gates, choices, images))[0]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
-from ehdnas.search.relaxation import gumbel_softmax
+from ehdnas.search.relaxation import entropies, gumbel_softmax
 from ehdnas.search.spaces.base import Architecture, CellGraph, NetworkShape, Part, Parts, Space, Supernet
 from ehdnas.search.spaces.darts import genotype
 from ehdnas.search.spaces.darts.genotype import CHOICES, EDGES, EDGES_PER_CELL, NODES, SLOTS, edges_of
@@ -118,6 +118,21 @@ class DartsSpace(Space):
             for slot in used:
                 total = total + operations[slot, architecture.choices[slot] - 1]
         return total
+
+    def entropy(self, logits: Tensor) -> float:
+        """Return the entropy in nats over a draw's decisions: its nodes' pairs of edges, and operations.
+
+        A node's first pair is no decision where it has no other.
+        """
+        logits = logits.detach()
+        operations = entropies(logits[:, 1:] + self._mask)
+        total, decisions = 0.0, 0
+        for slots in _NODES:
+            pairs = _pair_logits(logits, slots)
+            used = pairs.softmax(dim=0) @ _members(slots)
+            total += float(entropies(pairs) + used @ operations[list(slots)])
+            decisions += 2 + (len(pairs) > 1)
+        return total / decisions
 
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
         """Yield every architecture with one operation changed, or one edge moved, in a fixed order."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ehdnas.search.relaxation import entropies
 from ehdnas.search.spaces.mobile.layout import SKIP
 
 
@@ -42,6 +43,15 @@ def log_prob(choices: Sequence[int], log: Tensor) -> Tensor:
         if choice == SKIP:
             break
     return total
+
+
+def entropy(log: Tensor) -> Tensor:
+    """Return the entropy of a stage's layers, a scalar in nats, by log-probabilities [layers, choices].
+
+    A layer's choice counts as often as it is drawn: where no layer before it is skipped.
+    """
+    reached = (1 - log[:-1, SKIP].exp()).cumprod(dim=0)
+    return (entropies(log) * torch.cat([log.new_ones(1), reached])).sum()
 
 
 def most_likely(log: Tensor) -> list[int]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
+from ehdnas.search.relaxation import entropies
 from ehdnas.search.spaces.base import Architecture, CellGraph, NetworkShape, Part, Parts, Supernet
 from ehdnas.search.spaces.mobile import distribution, genotype, parts
 from ehdnas.search.spaces.mobile.layout import GRAPHS, LAYERS, OPTIONS, SKIP, STAGES
@@ -111,6 +112,15 @@ class MobileSpace(OptionsSpace):
             slots = list(stage.layer_slots)
             total = total + distribution.log_prob([choices[slot] for slot in slots], log[slots])
         return total
+
+    def entropy(self, logits: Tensor) -> float:
+        """Return the entropy in nats over the slots that have several options left, drawn or not."""
+        log = self.masked(logits.detach()).log_softmax(dim=1)
+        total = 0.0
+        for stage in STAGES:
+            layers = distribution.entropy(log[list(stage.layer_slots)])
+            total += float(entropies(log[[stage.width_slot, stage.squeeze_slot]]).sum() + layers)
+        return total / max(1, len(self._open))
 
     def parse(self, text: str) -> Architecture:
         """Return the architecture of a published name, 33 digits, or JSON."""

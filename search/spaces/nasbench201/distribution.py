@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ehdnas.search.relaxation import entropies
 from ehdnas.search.spaces.nasbench201.genotype import CHOICES, SLOTS, is_connected
 
 # Which edges are in use, in every pattern that leaves a path: [patterns, 6], the full one first.
@@ -40,6 +41,13 @@ def log_prob(choices: Tensor, logits: Tensor) -> Tensor:
     """Return the log-probability, a scalar, of connected choices [6]."""
     own = logits.log_softmax(dim=1).gather(1, choices[:, None]).sum()
     return own - _pattern_scores(logits).logsumexp(dim=0)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Return the entropy, a scalar in nats: of which edges are in use, then of their operations."""
+    scores = _pattern_scores(logits)
+    used = scores.softmax(dim=0) @ _PATTERNS.to(logits.dtype)
+    return entropies(scores) + used @ entropies(logits[:, 1:])
 
 
 def most_likely(logits: Tensor) -> tuple[int, ...]:

@@ -80,6 +80,10 @@ class NasBench201Space(Space):
             return logits.new_full((), -torch.inf)
         return distribution.log_prob(torch.tensor(architecture.choices), logits + self._mask)
 
+    def entropy(self, logits: Tensor) -> float:
+        """Return the entropy of the connected architectures in nats, over the 6 edges."""
+        return float(distribution.entropy(logits.detach() + self._mask)) / SLOTS
+
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
         """Yield every connected architecture with one edge's choice changed, in a fixed order."""
         choices = architecture.choices

@@ -1,0 +1,142 @@
+"""From a distribution to candidates: near the budget, likely, and the same ones for the same seed."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ehdnas.core.budget import Budget
+from ehdnas.search.objective import Constraint
+from ehdnas.search.selection import candidates, shortlist
+from ehdnas.search.spaces.base import Architecture
+from ehdnas.search.spaces.darts.space import DartsSpace
+from ehdnas.search.spaces.mobile.space import MobileSpace
+from ehdnas.search.spaces.nasbench201.space import NasBench201Space
+
+SPACES = {space.name: space for space in (DartsSpace(), NasBench201Space(), MobileSpace())}
+NEAR = math.log(1.1)
+
+
+class Formula:
+    """A latency of 20 ms and, for every slot, 1 ms more a choice, but choice 0 costs nothing."""
+
+    def log_value(self, gates):
+        return (20 + (gates * torch.arange(gates.shape[-1])).sum(dim=(1, 2))).log()
+
+    def margin(self, confidence):
+        return 0.0
+
+
+def limit(bound, metric="latency_ms"):
+    return Constraint(Formula(), Budget(metric, bound), 0.9)
+
+
+def decided(space, seed=0, strength=3.0):
+    """Return logits that have made their mind up, about networks of any speed."""
+    noise = torch.randn(space.slots, space.choices, generator=torch.Generator().manual_seed(seed))
+    return space.initial_logits() + strength * noise
+
+
+def fast(space):
+    """Return logits that want the cheapest choices, so the mode is far faster than most budgets ask."""
+    return space.initial_logits() - 3.0 * torch.arange(space.choices)
+
+
+def extreme_latencies(space):
+    fastest, slowest = (space.most_likely(sign * 9.0 * torch.arange(space.choices).float().expand(
+        space.slots, -1)) for sign in (-1, 1))  # fmt: skip
+    return [float(Formula().log_value(space.encode_all([one])).exp()) for one in (fastest, slowest)]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_mode_that_is_too_fast_still_gives_candidates_close_under_the_budget(name):
+    space = SPACES[name]
+    low, high = extreme_latencies(space)
+    bound = (low * high) ** 0.5
+    ranked = candidates(space, fast(space), limit(bound), seed=0)
+    assert ranked[0].violation < -NEAR  # the likeliest overshoots
+    judged = shortlist(ranked, 16)
+    near = [one for one in judged if one.is_near]
+    assert near
+    assert all(one.violation <= 0 for one in judged)
+    assert ranked[0] in judged
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_mode_that_breaks_the_budget_is_walked_under_it(name):
+    space = SPACES[name]
+    low, _ = extreme_latencies(space)
+    slow = -fast(space)
+    ranked = candidates(space, slow, limit(1.2 * low), seed=0)
+    assert limit(1.2 * low).violation(space.encode_all([space.most_likely(slow)])) > 0
+    assert ranked[0].violation <= 0
+
+
+def test_walks_find_likelier_networks_near_the_budget_than_draws_do():
+    space = SPACES["darts"]
+    logits, constraint = 0.2 * fast(space) + decided(space, strength=1.0), limit(70.0)
+    generator = torch.Generator().manual_seed(1)
+    draws = [space.decode(space.relax(logits, 1.0, generator)) for _ in range(500)]
+    violations = constraint.violation(space.encode_all(draws)).tolist()
+    near = [one for one, violation in zip(draws, violations, strict=True) if -NEAR <= violation <= 0]
+    drawn = max((float(space.log_prob(one, logits)) for one in near), default=-math.inf)
+    found = [one.log_prob for one in candidates(space, logits, constraint, seed=0) if one.is_near]
+    assert max(found) > drawn + 1
+
+
+def test_the_likeliest_network_near_the_budget_is_found_where_all_can_be_looked_at():
+    space, constraint = SPACES["nasbench201"], limit(32.0)
+    every = _all_connected(space)
+    violations = constraint.violation(space.encode_all(every)).tolist()
+    near = [one for one, violation in zip(every, violations, strict=True) if -NEAR <= violation <= 0]
+    for seed in range(4):
+        logits = decided(space, seed)
+        best = max(float(space.log_prob(one, logits)) for one in near)
+        found = [one for one in candidates(space, logits, constraint, seed) if one.is_near]
+        assert found[0].log_prob == pytest.approx(best)
+
+
+def _all_connected(space):
+    every = torch.cartesian_prod(*[torch.arange(space.choices)] * space.slots)
+    return [one for one in map(_architecture, every.tolist()) if space.is_valid(one)]
+
+
+def _architecture(choices):
+    return Architecture(tuple(choices))
+
+
+def test_a_throughput_is_a_budget_from_below():
+    space = SPACES["nasbench201"]
+    constraint = limit(26.0, "throughput_fps")
+    ranked = candidates(space, fast(space), constraint, seed=0)
+    assert constraint.violation(space.encode_all([ranked[0].architecture])) <= 0
+    assert any(one.is_near for one in shortlist(ranked, 16))
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 2**32), st.floats(21, 60), st.floats(0, 20))
+def test_candidates_are_distinct_valid_and_ranked(seed, bound, strength):
+    space = SPACES["nasbench201"]
+    ranked = candidates(space, decided(space, seed, strength), limit(bound), seed)
+    keys = [(max(one.violation, 0.0), -one.log_prob) for one in ranked]
+    assert keys == sorted(keys)
+    assert len({one.architecture for one in ranked}) == len(ranked)
+    assert all(space.is_valid(one.architecture) for one in ranked)
+    judged = shortlist(ranked, 16)
+    assert len(judged) == min(16, len(ranked)) == len(set(judged))
+    assert judged[:8] == ranked[:8]
+
+
+def test_the_same_seed_gives_the_same_candidates():
+    space = SPACES["darts"]
+    first, second = (candidates(space, fast(space), limit(40.0), seed=3) for _ in range(2))
+    assert first == second
+
+
+def test_without_a_budget_the_shortlist_is_the_likeliest():
+    space = SPACES["nasbench201"]
+    ranked = candidates(space, decided(space), None, seed=0)
+    assert shortlist(ranked, 16) == ranked[:16]
+    assert ranked[0].architecture == space.most_likely(decided(space))
