@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ehdnas.core.errors import DataError, UsageError
+from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.meter import Records
 from ehdnas.pipeline.predictors import fitted, predictor_path, samples, unfitted
@@ -14,7 +15,7 @@ def stored_predictor(context: Context, records: Records, metric: str) -> Predict
     """Return the workspace's predictor for this context, None where there is none.
 
     One that is damaged, of another format, of another method or with another device's help than the settings
-    ask for is fitted again, which is said; so is one that knows other networks than are stored now.
+    ask for is fitted again, which is said; so is one of an imported table that has grown since.
 
     Raises:
         UsageError: it has to be fitted again, and too few networks are stored.
@@ -39,8 +40,9 @@ def stored_predictor(context: Context, records: Records, metric: str) -> Predict
         asked = context.settings.transfer
         context.reporter.say(f"predictor: the one stored is not of --transfer {asked}; fitting it again")
         return fit(context, records, metric)
-    if _is_outdated(records, metric, predictor):
-        context.reporter.say("predictor: other networks are stored than when it was fitted; fitting it again")
+    # Of a device, `profile` decides when: a search measures candidates, and the next must find the same.
+    if context.device.kind == TABLE and _is_outdated(records, metric, predictor):
+        context.reporter.say("predictor: more networks were imported since it was fitted; fitting it again")
         return fit(context, records, metric)
     return predictor
 
