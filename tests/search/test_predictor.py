@@ -76,6 +76,7 @@ def test_the_file_reads_back_and_belongs_to_one_device(fitted, tmp_path):
         again.restore(path)
 
 
+@pytest.mark.slow
 def test_fitting_is_fixed_by_the_seed(fitted):
     again = EmbeddingPredictor(WHO)
     again.fit(*labelled(400), seed=0)

@@ -65,7 +65,8 @@ def await_steps(process, folder, steps):
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("stage", ["search", pytest.param("train", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["search", "train"])
 def test_two_processes_equal_one_in_two_parts(tmp_path, stage):
     both = [start(1, stage, tmp_path / "one"), start(2, stage, tmp_path / "two")]
     for process in both:
