@@ -102,11 +102,7 @@ PATCHES: dict[str, tuple[Any, str, Any]] = {
     "single edges weigh as counts do": (process, "_SINGLE", 1.0),
     "a looser prior on the weights": (process, "_LOOSE", 2.0),
     "shares by error and rank": (ensemble, "_shares", by_rank),
-    "messages along edges as well": (
-        ensemble,
-        "_MANY_VIEWS",
-        tuple(map(with_messages, ensemble._MANY_VIEWS)),
-    ),
+    "messages along edges as well": (ensemble, "_MANY_VIEWS", MESSAGES),
 }
 
 

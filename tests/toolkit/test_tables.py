@@ -70,6 +70,29 @@ def test_what_a_table_told_before_is_taken_along_and_handed_on(project, ehdnas, 
     assert "40 measurements" in ehdnas("measurements", "import", "alone.csv").out
 
 
+def test_a_table_that_grew_is_fitted_again(project, ehdnas, table):
+    asked = ("predict", "RESNET", *OF, "--predictor", "linear", "--json")
+    ehdnas("measurements", "import", table(count=20), *FLAGS, *LATENCY)
+    assert json.loads(ehdnas(*asked).out)["held_out"]["samples"] == 20
+    assert "fitting" not in ehdnas(*asked).err, "the same table is fitted once"
+    ehdnas("measurements", "import", table(count=40), *FLAGS, *LATENCY)
+    done = ehdnas(*asked)
+    assert "more networks were imported" in done.err
+    assert json.loads(done.out)["held_out"]["samples"] == 40
+
+
+def test_a_table_too_short_to_fit_says_how_many_are_needed(project, ehdnas, table):
+    ehdnas("measurements", "import", table(count=5), *FLAGS, *LATENCY)
+    done = ehdnas("predict", "RESNET", *OF)
+    assert done.code == 2 and "5 networks imported for 'raspi4': a predictor needs 10 at least" in done.err
+
+
+def test_a_network_that_breaks_a_rule_is_not_predicted(project, ehdnas, table):
+    ehdnas("measurements", "import", table(), *FLAGS, *LATENCY)
+    done = ehdnas("predict", "000000", *OF, "--predictor", "linear")
+    assert done.code == 2 and "breaks a rule of space 'nasbench201'" in done.err
+
+
 def test_nothing_is_measured_on_a_table(project, ehdnas, table):
     assert ehdnas("measurements", "import", table(), *FLAGS, *LATENCY).code == 0
     refused = ehdnas("search", *OF)

@@ -59,7 +59,8 @@ def predict_genotype(context: Context, genotype: str, metrics: str) -> list[dict
     if not context.space.is_valid(architecture):
         text = context.space.text(architecture)
         raise UsageError(
-            f"{text[:80]} is no valid network of '{context.space.name}': its parts do not join up"
+            f"{text[:80]} breaks a rule of space '{context.space.name}', as a cell does whose input does not "
+            "reach its output; give a valid network"
         )
     named = [name.strip() for name in metrics.split(",") if name.strip()]
     if not named:
