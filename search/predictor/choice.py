@@ -32,14 +32,14 @@ def choose(
     gates [n, slots, choices] with values [n], and those chosen before it (Cohn et al., JAIR 1996).
 
     Args:
-        source: a predictor of another device, which says what matters until MIN_SAMPLES are measured.
+        source: a predictor of another device, whose kernels are asked in place of the samples' own.
 
     Raises:
-        UsageError: fewer are measured, and there is no source.
+        UsageError: fewer than MIN_SAMPLES are measured, and there is no source.
     """
     if source is None and len(gates) < MIN_SAMPLES:
         raise UsageError(f"{len(gates)} samples: choosing needs at least {MIN_SAMPLES}; measure random ones")
-    if source is not None and len(gates) < MIN_SAMPLES:
+    if source is not None:
         covariance, noise = _before(gates, candidates, facts, source), torch.tensor(_NOISE)
     else:
         covariance, noise = _after(gates, values, candidates, seed, facts)

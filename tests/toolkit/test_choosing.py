@@ -1,5 +1,6 @@
 """Networks are measured that tell most of all others, the same for the same seed and measurements."""
 
+import csv
 from itertools import islice
 
 import pytest
@@ -83,6 +84,35 @@ def test_networks_are_as_drawn_if_asked_or_with_another_predictor(formula, ehdna
     done = ehdnas(*COMMAND, "--samples", 50, *flags)
     assert done.code == 0 and "chosen by what" not in done.err
     assert formula.taken == drawn(50)
+
+
+@pytest.fixture
+def another(formula, ehdnas, project):
+    """Have another device's figures of a hundred networks of this space and size, by the same formula."""
+    context = make_context(FLAGS)
+    path = project / "many.csv"
+    with path.open("w", newline="") as stream:
+        rows = [(context.space.text(one), latency_of(context, one)) for one in drawn(100)]
+        csv.writer(stream).writerows([("arch", "ms"), *rows])
+    flags = ["--device", "many", "--space", "nasbench201", "--shape", context.shape, "--column"]
+    done = ehdnas("measurements", "import", path, *flags, "latency_ms=ms")
+    assert done.code == 0, done.err
+    return context
+
+
+def test_the_first_networks_are_chosen_by_what_matters_on_another_device(another, formula, ehdnas):
+    formula.stop = 12
+    assert ehdnas(*COMMAND, "--samples", 40).code == 130
+    formula.stop = None
+    done = ehdnas(*COMMAND, "--samples", 40)
+    assert done.code == 0 and "the first 30 networks are chosen by what matters on many" in done.err
+    assert formula.taken[0] == another.space.reference
+    assert len(set(formula.taken)) == 40 and set(formula.taken[1:30]) != set(drawn(30)[1:])
+
+
+def test_the_first_networks_are_as_drawn_where_no_other_device_is_asked(another, formula, ehdnas):
+    done = ehdnas(*COMMAND, "--samples", 30, "--transfer", "none")
+    assert done.code == 0 and formula.taken == drawn(30) and "by what matters" not in done.err
 
 
 def test_the_setting_is_one_of_two(project, ehdnas):

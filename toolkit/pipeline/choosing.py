@@ -4,47 +4,78 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
+
 from ehdnas.core.errors import EhdnasError
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.meter import Records
 from ehdnas.pipeline.predictors import one_thread, samples, unfitted
 from ehdnas.pipeline.targets import Targets, sample_architectures
+from ehdnas.pipeline.transfer import source_for
 from ehdnas.search.predictor.choice import choose
+from ehdnas.search.predictor.ensemble import EnsemblePredictor
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.settings import DEFAULT_METHOD
+
+_FIRST = 30  # networks measured, from where on they say best themselves what is worth measuring
 
 
 def targets_of(context: Context, records: Records, metric: str) -> Targets:
     """Return what to measure on a real device: as the settings say, chosen by what it tells, or as drawn.
 
-    The choice is the project's own predictor's; with another, networks are taken as drawn.
+    The first are chosen by the kernels of another device's predictor where there is one to learn from, and
+    else as drawn; later ones by their own. The choice is the project's own predictor's; with another,
+    networks are taken as drawn.
     """
-    settings = context.settings
-    chosen = settings.choice == "active" and settings.predictor == DEFAULT_METHOD
-    by = partial(_most_telling, context, records, metric) if chosen else None
-    return Targets(records, sample_architectures(context), by)
+    settings, sequence = context.settings, sample_architectures(context)
+    if settings.choice != "active" or settings.predictor != DEFAULT_METHOD:
+        return Targets(records, sequence)
+    source = source_for(context, records, metric, _FIRST) if len(records.measured()) < _FIRST else None
+    by = partial(_most_telling, context, records, metric, source)
+    return Targets(records, sequence, by, as_drawn=_FIRST if source is None else 0)
 
 
 def _most_telling(
-    context: Context, records: Records, metric: str, candidates: list[Architecture], number: int
+    context: Context,
+    records: Records,
+    metric: str,
+    source: EnsemblePredictor | None,
+    candidates: list[Architecture],
+    number: int,
 ) -> list[Architecture]:
     """Return the candidates that say most of all others, or the first ones where that cannot be told."""
     try:
-        gates, values = samples(records, metric)
-        predictor = unfitted(context, records, metric)
-        predictor.require_fittable(gates, values)
-        among = context.space.encode_all(candidates)
-        with one_thread():
-            rows = choose(gates, values, among, number, context.settings.seed, predictor.facts)
+        rows, said = _told_by(context, records, metric, source, candidates, number)
     except (EhdnasError, ArithmeticError, RuntimeError) as error:  # measuring must go on
         reason = str(error).partition("\n")[0]
         _say_once(context, f"profile: networks are taken as drawn, for what they tell is not known: {reason}")
         return candidates[:number]
-    _say_once(
-        context,
-        "profile: networks are now chosen by what they tell of all others; --random takes them as drawn",
-    )
+    _say_once(context, f"profile: {said}; --random takes them as drawn")
     return [candidates[row] for row in rows]
+
+
+def _told_by(
+    context: Context,
+    records: Records,
+    metric: str,
+    source: EnsemblePredictor | None,
+    candidates: list[Architecture],
+    number: int,
+) -> tuple[list[int], str]:
+    """Return the rows of the most telling candidates, and by what they were chosen."""
+    space, seed, predictor = context.space, context.settings.seed, unfitted(context, records, metric)
+    among = space.encode_all(candidates)
+    if source is not None and len(records.measured()) < _FIRST:
+        known = [space.encode(architecture) for architecture, _ in records.measured()]
+        gates = torch.stack(known) if known else among[:0]
+        with one_thread():
+            rows = choose(gates, torch.ones(len(gates)), among, number, seed, predictor.facts, source)
+        return rows, f"the first {_FIRST} networks are chosen by what matters on {source.identity.device}"
+    gates, values = samples(records, metric)
+    predictor.require_fittable(gates, values)
+    with one_thread():
+        rows = choose(gates, values, among, number, seed, predictor.facts)
+    return rows, "networks are now chosen by what they tell of all others"
 
 
 def _say_once(context: Context, text: str) -> None:

@@ -14,7 +14,6 @@ from ehdnas.pipeline.meter import Records
 from ehdnas.search.loop import step_seed
 from ehdnas.search.spaces.base import Architecture, Space
 
-_FIRST = 30  # networks as drawn: what tells most is judged by these
 _POOL = 600  # networks to choose among
 _IN_VAIN = 1000  # draws in a row that bring nothing new, after which a space counts as exhausted
 
@@ -59,19 +58,21 @@ class Targets:
 
     Attributes:
         sequence: the networks in the order in which they are drawn.
-        choose: picks later rounds among what comes next in the sequence; None takes them as drawn.
+        choose: picks networks among what comes next in the sequence; None takes them as drawn.
+        as_drawn: how many are known before any are chosen.
     """
 
     records: Records
     sequence: Iterator[Architecture]
     choose: Choose | None = None
+    as_drawn: int = 0
     _drawn: list[Architecture] = field(default_factory=list)
     _given: set[Architecture] = field(default_factory=set)
 
     def next(self, number: int) -> list[Architecture]:
         """Return the next networks, fewer than `number` where the space has no more."""
         known = self._given | {architecture for architecture, _ in self.records.measured()}
-        if self.choose is None or len(known) < _FIRST:
+        if self.choose is None or len(known) < self.as_drawn:
             found = self._waiting(known, number)
         else:
             found = self._chosen(self.choose, known, number)

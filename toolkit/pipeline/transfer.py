@@ -15,7 +15,7 @@ from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.devices import find_device
 from ehdnas.pipeline.meter import Records
 from ehdnas.pipeline.ops import with_operation_times
-from ehdnas.pipeline.predictors import fitted, identity_of, predictor_path, samples
+from ehdnas.pipeline.predictors import fitted, identity_of, predictor_path, samples, unfitted
 from ehdnas.search.predictor.base import MIN_SAMPLES, Predictor
 from ehdnas.search.predictor.ensemble import EnsemblePredictor
 from ehdnas.search.predictor.facts import SpaceFacts
@@ -84,6 +84,24 @@ def require_source(context: Context, records: Records, metric: str) -> None:
     if method != DEFAULT_METHOD:
         raise UsageError(f"--transfer {named[:60]}: predictor '{method}' learns from no other device")
     _named(context, records, metric)
+
+
+def source_for(context: Context, records: Records, metric: str, own: int) -> EnsemblePredictor | None:
+    """Return the predictor of the device with the most networks to learn from, None where there is none.
+
+    Args:
+        own: how many networks of this device it is to help with; the other has some times as many.
+
+    Raises:
+        UsageError: the settings name a device that nothing can be learnt from.
+    """
+    for other in _candidates(context, records, metric, own):
+        context.reporter.say(f"profile: what matters is learnt from {other.device.name}")
+        try:
+            return _source(context, unfitted(context, records, metric), other)
+        except (EhdnasError, ArithmeticError, RuntimeError) as error:  # there are others, and random networks
+            _warn_of(context, other, error)
+    return None
 
 
 def transferred(
@@ -177,10 +195,14 @@ def _with_help(
         predictor = EnsemblePredictor(alone.identity, alone.facts, source)
         fitted(predictor, gates, values, context.settings.seed)
     except (EhdnasError, ArithmeticError, RuntimeError) as error:  # there is one without it
-        reason = str(error).partition("\n")[0]
-        context.reporter.warn(f"predictor: nothing can be learnt from {other.device.name}: {reason}")
+        _warn_of(context, other, error)
         return None
     return predictor
+
+
+def _warn_of(context: Context, other: _Other, error: Exception) -> None:
+    reason = str(error).partition("\n")[0]
+    context.reporter.warn(f"predictor: nothing can be learnt from {other.device.name}: {reason}")
 
 
 def _source(context: Context, alone: Predictor, other: _Other) -> EnsemblePredictor:
