@@ -19,7 +19,7 @@ from ehdnas.search.predictor.facts import SpaceFacts
 from ehdnas.search.predictor.quality import Quality, quality_of
 
 MIN_SAMPLES = 10
-FORMAT = 3
+FORMAT = 4
 _FOLDS = 5
 _ROUNDING = 1e-5  # of a log, in float32
 _FOLDS_UNTIL = 2000  # beyond it one fifth held out is plenty, and five fits would be slow

@@ -59,8 +59,8 @@ def _before(gates: Tensor, candidates: Tensor, facts: SpaceFacts, source: Ensemb
     """
     every = torch.cat([gates, candidates]).double()
     covariance = torch.zeros(len(every), len(every), dtype=torch.float64)
-    for view, process in zip(_VIEWS, source.processes, strict=False):
-        own = prior_covariance(process, view.features(every, facts))
+    for at, view in enumerate(_VIEWS):
+        own = prior_covariance(source.by_view[at], view.features(every, facts))
         covariance += own / (own.diagonal().mean() * len(_VIEWS))
     for row in range(len(gates)):
         covariance = _known(covariance, row, torch.tensor(_NOISE))

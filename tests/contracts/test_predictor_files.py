@@ -171,7 +171,7 @@ def test_a_process_of_features_that_there_are_not_is_refused(by, kept):
 def test_a_source_of_another_space_is_refused(other, kept):
     path = kept("ehdnas")
     tensors, meta = load_checkpoint(path)
-    source = {"identity": {**meta["identity"], **other}, "extra": {"scale": "value"}}
+    source = {"identity": {**meta["identity"], **other}, "extra": {"parts": []}}
     inner = {name.replace("model.", "model.source.", 1): one for name, one in tensors.items()}
     save_checkpoint(path, {**tensors, **inner}, replaced(meta, "extra", "source", source))
     assert "source is of another space" in refused(path, "ehdnas", DataError)
