@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from ehdnas.core.errors import DataError, UsageError
 from ehdnas.search.checkpoint import load_checkpoint, save_checkpoint
+from ehdnas.search.predictor.base import FORMAT
 
 pytestmark = pytest.mark.usefixtures("brief")
 
@@ -79,7 +80,7 @@ def replaced(meta, *path):
 def test_damaged_facts_are_refused(method, kept):
     path = kept(method)
     tensors, meta = load_checkpoint(path)
-    for number in (1, 2, 4, None, "3", [3]):
+    for number in (1, FORMAT - 1, FORMAT + 1, None, str(FORMAT), [FORMAT]):
         save_checkpoint(path, tensors, replaced(meta, "format", number))
         assert "is of format" in refused(path, method, DataError)
     for facts in ([], 5, None, "facts", {}):
