@@ -121,14 +121,14 @@ class EnsemblePredictor(Predictor):
     @torch.no_grad()
     def learn(self, gates: Tensor, values: Tensor, seed: int) -> None:
         """Fit each member to all samples, many of them with the kernel that was held out for the shares."""
-        if not self._tried:
-            seen = self.seen(gates)
-            fits_by = {kind: self._fits(seen, values, kind, seed) for kind, _ in self.parts}
-            self._tried = [fits_by[scale][view] for scale, view in self.parts]
+        if not self._tried:  # nothing was held out
+            scale = self.parts[0][0]
+            self._tried = self._fits(self.seen(gates), values, scale, seed)
+            self.parts = _parts([scale], len(self._tried))
         members = _members(self._tried, torch.arange(len(values)), len(values))
         self._tried = []
         self.members = nn.ModuleList(member for member, _ in members)
-        if len(self.shares) != len(members):  # nothing was held out, so that nothing speaks for any of them
+        if len(self.shares) != len(members):  # nothing speaks for any of them
             self.shares = torch.full((len(members), 2), 0.5 / len(members), dtype=torch.float64)
 
     def extra(self) -> dict[str, Any]:
@@ -163,7 +163,10 @@ class EnsemblePredictor(Predictor):
         if _under(tensors, f"members.{len(members)}."):
             members.append(Network(widths[_EVERYTHING]))
         self.members = nn.ModuleList(members)
-        self.shares = torch.zeros(len(members), 2, dtype=torch.float64)
+        told = tensors["shares"]
+        if told.dtype != torch.float64 or not bool((told > 0).any()):
+            raise ValueError("it heeds none of its members")
+        self.shares = torch.ones(len(members), 2, dtype=torch.float64)
         self.levels.shape_like(tensors["levels.logs"], tensors["levels.often"])
 
     def _fits(self, seen: list[Features], values: Tensor, kind: str, seed: int) -> list[Fit]:

@@ -62,7 +62,7 @@ class Belief:
         self._centre, self._scale = merits.mean(), merits.std().clamp_min(_LEAST_SPREAD)
         self._predictor = EnsemblePredictor(who, facts)
         # Held-out errors would choose a scale that does the bad networks justice, at five times the cost.
-        self._predictor.parts = [(_SCALE, view) for _, view in self._predictor.parts]
+        self._predictor.parts = [(_SCALE, 0)]
         self._predictor.learn(space.encode_all(self._known), self._errors, task.seed)
 
     def log_error(self, gates: Tensor) -> Tensor:

@@ -315,6 +315,21 @@ def test_what_was_only_taught_can_be_asked(count, brief, monkeypatch, tmp_path):
     assert same(read_back(predictor, tmp_path), predictor, unseen)
 
 
+def test_with_many_samples_each_view_is_there_on_the_log_too_where_it_is_heard(brief, monkeypatch, tmp_path):
+    monkeypatch.setattr(ensemble, "_MANY_FROM", 80)
+    monkeypatch.setattr(ensemble, "_BETTER", 0)  # the first scale is the value's own
+    gates, unseen = drawn(120), drawn(50, seed=1)
+    predictor = predictor_of(gates, (additive(gates) / 5).exp())
+    heard = (predictor.shares.sum(1) > 0).tolist()
+    assert predictor.parts[:4] == [("value", view) for view in range(4)] and not all(heard)
+    assert {scale for scale, _ in predictor.parts[4:]} == {"log"} and all(heard[4:])
+    assert same(read_back(predictor, tmp_path), predictor, unseen)
+    before = predictor(unseen)
+    for member in [one for one, told in zip(predictor.members, heard, strict=True) if not told]:
+        member.level += 1
+    assert torch.equal(predictor(unseen), before)
+
+
 def test_a_metric_told_exactly_has_an_interval_that_holds_it(brief):
     gates, unseen = drawn(120), drawn(200, seed=1)
 
