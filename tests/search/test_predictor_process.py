@@ -166,6 +166,18 @@ def test_what_is_left_over_shrinks_where_it_is_known():
     assert variance[:30].mean() < variance[30:].mean()
 
 
+def test_a_fitted_process_says_what_is_left_over_without_another_search():
+    gates, view = drawn(40), View(whole)
+    fit = fit_of(view, gates, additive(gates) * (1 + noise(40, 0.02)))
+    covariance, spread = fit.left_over(torch.arange(30), torch.arange(30, 40))
+    fitted = fit.on(torch.arange(30))
+    again, same = process.left_over(fitted, view.features(gates.double(), FACTS), 30)
+    assert torch.allclose(again, covariance, rtol=1e-9, atol=1e-9)
+    assert same == pytest.approx(float(spread))
+    with pytest.raises(ValueError, match="fit it"):
+        process.left_over(process.Process(), view.features(gates.double(), FACTS), 30)
+
+
 def test_more_rows_than_a_process_holds_are_thinned(monkeypatch):
     monkeypatch.setattr(process, "_MOST", 50)
     monkeypatch.setattr(process, "_SEARCHED_ON", 30)
