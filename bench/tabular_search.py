@@ -30,7 +30,10 @@ Methods     random: uniform over the connected networks. evolution: regularised 
             5, 10, 15, 20) are the best for it of twenty combinations, by six other seeds of all three data
             sets. guided: the project's. What was chosen for it with this table in sight: to model the
             reciprocal of the error (best of three scales on one sample of 300 networks, all three data sets),
-            and steps, chains and queries a round, by five runs on other samples of timed networks.
+            and steps, chains and queries a round, by five runs on other samples of timed networks. That it
+            also queries for the front was added when the hypervolume of seed 0 had been seen to be behind;
+            the share, one in five, was chosen before any run, and kept after one of one in ten on two other
+            seeds (100, 102). What was tried besides is in no figure here: the seeds reported are 0 to 9.
 
 Prints a line a seed, then a table, and writes bench/results/tabular_search.json; with --noise, or with fewer
 methods, seeds or data sets than by default, nothing is written.
@@ -70,7 +73,8 @@ SHARES = np.arange(0.05, 1, 0.1)
 QUERIES, TIMED_BEFORE, SEEDS = 300 + 20 * len(SHARES), 300, 10
 ALL_CONNECTED = 15_284
 OURS = "guided"
-FIGURES = ("regret", "hypervolume", "hypervolume_from_median", "timed", "seconds")
+JUDGED = ("regret", "hypervolume", "hypervolume_from_median")
+FIGURES = (*JUDGED, "timed", "seconds")
 Figures = dict[str, Any]
 
 
@@ -194,11 +198,15 @@ def summary(results: list[dict[str, dict[str, Figures]]]) -> dict[str, dict[str,
             figures: Figures = {figure: mean([one[figure] for one in own]) for figure in FIGURES}
             figures["regret_by_budget"] = np.mean([one["regrets"] for one in own], axis=0).round(4).tolist()
             if name != OURS and OURS in methods:
-                ours = [result[accuracy][OURS]["regret"] for result in results]
-                gaps = [one - other["regret"] for one, other in zip(ours, own, strict=True)]
-                figures["ours_minus_this"] = mean(gaps)
+                ours = [result[accuracy][OURS] for result in results]
+                figures["ours_minus_this"] = {figure: mean(gaps(ours, own, figure)) for figure in JUDGED}
             found[accuracy][name] = figures
     return found
+
+
+def gaps(ours: list[Figures], others: list[Figures], figure: str) -> list[float]:
+    """Return one's figures less the other's, seed by seed."""
+    return [one[figure] - other[figure] for one, other in zip(ours, others, strict=True)]
 
 
 def mean(values: list[float]) -> list[float]:
@@ -221,14 +229,26 @@ def finished(jobs: list[Job], workers: int) -> Iterator[dict[str, dict[str, Figu
 
 def table(found: dict[str, dict[str, Figures]]) -> Iterator[str]:
     """Yield the lines of a table."""
-    yield "| accuracy | method | regret, points | ours − it | hypervolume | from the median | timed |"
-    yield "|---|---|---|---|---|---|---|"
+    heads = [
+        "accuracy",
+        "method",
+        "regret, points",
+        "ours − it",
+        "hypervolume",
+        "ours − it",
+        "from the median",
+    ]
+    yield "| " + " | ".join([*heads, "timed"]) + " |"
+    yield "|---|---|---|---|---|---|---|---|"
     for accuracy, methods in found.items():
         for name, of in methods.items():
-            gap = "{:+.3f} ± {:.3f}".format(*of["ours_minus_this"]) if "ours_minus_this" in of else "–"
+            gap, wider = "–", "–"
+            if "ours_minus_this" in of:
+                gap = "{:+.3f} ± {:.3f}".format(*of["ours_minus_this"]["regret"])
+                wider = "{:+.2%} ± {:.2%}".format(*of["ours_minus_this"]["hypervolume"])
             yield (
                 f"| {accuracy} | {name} | {of['regret'][0]:.3f} ± {of['regret'][1]:.3f} | {gap} "
-                f"| {of['hypervolume'][0]:.2%} ± {of['hypervolume'][1]:.2%} "
+                f"| {of['hypervolume'][0]:.2%} ± {of['hypervolume'][1]:.2%} | {wider} "
                 f"| {of['hypervolume_from_median'][0]:.2%} | {of['timed'][0]:.0f} |"
             )
 

@@ -59,6 +59,8 @@ class Process(nn.Module):
         self.together: Tensor
         self.names: Tensor
         self.smooth: Tensor
+        self.noise: float | None = None
+        """The variance of the targets' noise, where it was just fitted: files do not hold it."""
         self.warp = Warp()
 
     @staticmethod
@@ -104,6 +106,32 @@ def prior_covariance(process: Process, features: Features) -> Tensor:
     together = process.together.exp() * _stationary(near, near, bool(process.smooth))
     covariance: Tensor = straight @ straight.T + together
     return covariance
+
+
+@torch.no_grad()
+def left_over(process: Process, features: Features, known: int) -> tuple[Tensor, float]:
+    """Return what `Fit.left_over` does, by the kernel that a process was just fitted with.
+
+    Known are the first of the networks, those it was fitted to; the covariance is that of the others.
+    Raises ValueError for a process from a file, whose noise is not known.
+    """
+    if process.noise is None:
+        raise ValueError("a process from a file does not know its noise; fit it")
+    every = prior_covariance(process, features)
+    noisy = every[:known, :known] + (process.noise + _JITTER) * torch.eye(known, dtype=torch.float64)
+    return _conditioned(every[known:, known:], every[known:, :known], noisy), process.noise
+
+
+def _conditioned(own: Tensor, across: Tensor, noisy: Tensor) -> Tensor:
+    """Return the covariance [m, m] that is left of `own` when n samples are known (equation 2.24).
+
+    Args:
+        across: of the two [m, n].
+        noisy: of the samples, their noise included [n, n].
+    """
+    factor = torch.linalg.solve_triangular(torch.linalg.cholesky(noisy), across.T, upper=False)
+    left: Tensor = own - factor.T @ factor
+    return left
 
 
 @dataclass(frozen=True)
@@ -273,16 +301,14 @@ class _Problem:
         process.support = self.inputs * kernel.reach.exp()[self.groups]
         process.pull = pull * kernel.together.exp()
         process.names, process.linear, process.near = self.names, kernel.linear, kernel.reach
-        process.together = kernel.together
+        process.together, process.noise = kernel.together, float(kernel.noise.exp())
         return process
 
     def left_over(self, kernel: _Kernel, inputs: Tensor) -> Tensor:
-        """Return the covariance [m, m] of inputs [m, d] that is left when the samples are known (2.24)."""
+        """Return the covariance [m, m] of inputs [m, d] that is left when the samples are known."""
         noisy = self._covariance(kernel, torch.ones_like(self.targets))
         across = self._kernel(kernel, inputs, self.inputs)
-        factor = torch.linalg.solve_triangular(torch.linalg.cholesky(noisy), across.T, upper=False)
-        left: Tensor = self._kernel(kernel, inputs, inputs) - factor.T @ factor
-        return left
+        return _conditioned(self._kernel(kernel, inputs, inputs), across, noisy)
 
     def _first(self) -> _Kernel:
         """Return a kernel to start from: groups explain as much each, single edges less; little is noise."""

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from ehdnas.search.predictor.base import Identity
 from ehdnas.search.predictor.ensemble import EnsemblePredictor
-from ehdnas.search.predictor.features import whole
-from ehdnas.search.predictor.process import Fit, View
+from ehdnas.search.predictor.process import left_over
 from ehdnas.search.queried.ledger import Seen
 from ehdnas.search.queried.task import QueriedTask
 from ehdnas.search.spaces.base import Architecture
 
 _SCALE = "reciprocal"
-_VIEW = View(whole)
-_LEAST_ERROR = 1e-4  # a network that makes no error has a merit too
+_WHOLE = 1  # of an ensemble's processes, the one that sees all there is to know of a network
+LEAST_ERROR = 1e-4
+"""Taken for the error of a network that makes less: it has a merit too."""
 _LEAST_SPREAD = 1e-9  # where all that was seen is as good as the rest
 
 
@@ -46,7 +46,7 @@ class Posterior:
 
 
 class Belief:
-    """The project's predictor fitted to errors, 1 − accuracy, and a Gaussian process beside it for doubt.
+    """The project's predictor fitted to errors, 1 − accuracy; one of its processes says how sure it is.
 
     Merit is the reciprocal of the error: among bad networks differences hardly show on it, among good ones
     they do, and those are what a search is about. It is standardised by the merits that were seen.
@@ -57,7 +57,7 @@ class Belief:
         space, facts = task.space, task.predictor.facts
         shape = task.predictor.identity.shape
         who = Identity("ehdnas", space.name, space.slots, space.choices, shape, "", "", "error")
-        self._errors = torch.tensor([max(1 - one.accuracy, _LEAST_ERROR) for one in seen]).double()
+        self._errors = torch.tensor([max(1 - one.accuracy, LEAST_ERROR) for one in seen]).double()
         merits = self._errors.reciprocal()
         self._centre, self._scale = merits.mean(), merits.std().clamp_min(_LEAST_SPREAD)
         self._predictor = EnsemblePredictor(who, facts)
@@ -69,17 +69,16 @@ class Belief:
         """Return the logs [n] of the errors for gates [n, slots, choices]; gradients flow to the gates."""
         return self._predictor.log_value(gates).double()
 
-    def merit(self, accuracy: float) -> float:
-        """Return the standardised merit of an accuracy, a share of 1."""
-        return float((1 / max(1 - accuracy, _LEAST_ERROR) - self._centre) / self._scale)
+    def merits(self, accuracies: Tensor) -> Tensor:
+        """Return the standardised merits [n] of accuracies [n], shares of 1."""
+        return ((1 - accuracies.double()).clamp_min(LEAST_ERROR).reciprocal() - self._centre) / self._scale
 
     @torch.no_grad()
     def posterior(self, networks: list[Architecture]) -> Posterior:
         """Return what is believed of n networks' merits: the predictor's mean, the process's covariance."""
-        space, known = self._task.space, len(self._known)
-        gates = space.encode_all([*self._known, *networks]).double()
-        values = torch.cat([self._errors, torch.ones(len(networks), dtype=torch.float64)])
-        fit = Fit(_VIEW, _VIEW.features(gates, self._task.predictor.facts), values, _SCALE, self._task.seed)
-        covariance, noise = fit.left_over(torch.arange(known), torch.arange(known, len(values)))
+        gates = self._task.space.encode_all([*self._known, *networks]).double()
+        known = len(self._known)
+        process, features = self._predictor.processes[_WHOLE], self._predictor.seen(gates)[_WHOLE]
+        covariance, noise = left_over(process, features, known)
         mean = ((-self.log_error(gates[known:])).exp() - self._centre) / self._scale
-        return Posterior(mean, covariance, float(noise))
+        return Posterior(mean, covariance, noise)

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 
 from ehdnas.core.budget import Budget
+from ehdnas.core.errors import UsageError
 from ehdnas.search.loop import step_seed
-from ehdnas.search.queried.belief import Belief, Posterior
+from ehdnas.search.queried.acquisition import Front, costs_of, improvement
+from ehdnas.search.queried.belief import Belief
 from ehdnas.search.queried.descent import visited
 from ehdnas.search.queried.ledger import Ledger, Seen
 from ehdnas.search.queried.random import spend_at_random
-from ehdnas.search.queried.task import QueriedTask, best, shortfall, spend
+from ehdnas.search.queried.task import TRIES, QueriedTask, best, shortfall, spend
 from ehdnas.search.spaces.base import Architecture
 
 _EACH = 5  # queries a budget between one fit and the next
+_FRONT_EVERY = 4  # queries for budgets, after which one is for the front
 
 
 def guided_search(task: QueriedTask, ledger: Ledger) -> None:
@@ -26,77 +29,109 @@ def guided_search(task: QueriedTask, ledger: Ledger) -> None:
     In a round the predictor is fitted to all that was queried, whichever budget it was for, and descended
     together with that of the budgets' metric. Of the networks met on the way, and the neighbours of the best
     so far, each budget in turn takes the one of the highest expected improvement, times the chance that it
-    meets the budget (Gardner et al., ICML 2014).
+    meets the budget (Gardner et al., ICML 2014). With several budgets every fifth query goes where the front
+    of all networks is expected to rise most: between the budgets, and below the tightest of them.
+
+    Raises:
+        UsageError: the space has no networks left.
     """
     spend_at_random(task, ledger, task.start)
     rounds = count()
     while ledger.queries_left:
-        generator = torch.Generator().manual_seed(step_seed(task.seed, "guided", next(rounds)))
-        round_ = _Round(task, ledger, generator)
-        for budget in (task.budgets * _EACH)[: ledger.queries_left]:
-            round_.spend(budget)
+        _Round(task, ledger, step_seed(task.seed, "guided", next(rounds))).spend()
 
 
 class _Round:
     """Networks worth a thought, what is believed of them, and which of them are still to be had."""
 
-    def __init__(self, task: QueriedTask, ledger: Ledger, generator: torch.Generator) -> None:
+    def __init__(self, task: QueriedTask, ledger: Ledger, seed: int) -> None:
         self.task, self.ledger = task, ledger
         self.belief = Belief(task, ledger.seen)
-        self.networks = _candidates(task, ledger, self.belief, generator)
+        self.networks = _candidates(task, ledger, self.belief, seed)
+        if not self.networks:
+            raise UsageError(f"space '{task.space.name}' has no network left to query; allow fewer queries")
+        self.rows = {one: row for row, one in enumerate(self.networks)}
         self.posterior = self.belief.posterior(self.networks)
         self.log_values = task.log_values(self.networks)
+        self.measured = torch.zeros(len(self.networks), dtype=torch.bool)
+        self._learn(self.networks)
         self.open = list(range(len(self.networks)))
 
-    def spend(self, budget: Budget) -> None:
-        """Query a network for a budget; those like it are then less in doubt."""
+    def spend(self) -> None:
+        """Spend a round's queries, or as many as there are networks or queries left."""
+        for aim in _aims(self.task.budgets):
+            if not self.open or not self.ledger.queries_left:
+                return
+            row = self._for_front() if aim is None else self._for_budget(aim)
+            self.open.remove(row)
+            self.posterior = self.posterior.knowing(row)  # those like it are then less in doubt
+
+    def _for_budget(self, budget: Budget) -> int:
+        """Query a network for a budget; return its row."""
         leader = best(self.ledger.seen, budget)
-        bar = self.belief.merit(leader.accuracy) if budget.meets(leader.value) else None
-        chances = _chances(self.task, self.ledger, budget, self.networks, self.log_values)
-        gains = (_improvement(self.posterior, bar) * chances)[self.open]
-        order = [self.open[at] for at in gains.argsort(descending=True, stable=True).tolist()]
+        gains = self._chances(budget)
+        if budget.meets(leader.value):  # else any that does is an improvement, and as good a one
+            bar = self.belief.merits(torch.tensor([leader.accuracy], dtype=torch.float64))
+            gains = gains * improvement(self.posterior, bar)[:, 0]
+        order = [self.open[at] for at in gains[self.open].argsort(descending=True, stable=True).tolist()]
         queried = spend(self.task, self.ledger, budget, (self.networks[row] for row in order))
-        row = self.networks.index(queried.architecture)
-        self.open.remove(row)
-        self.posterior = self.posterior.knowing(row)
+        self._learn([self.networks[row] for row in order[:TRIES]])
+        return self.rows[queried.architecture]
+
+    def _for_front(self) -> int:
+        """Query the network of the highest expected gain by its measured value; return its row.
+
+        Where the highest is not measured it is, which may lower it, and the highest is looked for again. The
+        last of TRIES is queried as it is.
+        """
+        front, budget = Front.of(self.ledger.seen, self.task.budgets), self.task.budgets[0]
+        for _ in range(TRIES):
+            costs = costs_of(self.log_values.exp(), budget)
+            gains = front.improvement(self.posterior, costs, self.belief.merits)[self.open]
+            row = self.open[int(gains.argmax())]
+            if self.measured[row]:
+                break
+            self.ledger.measure(self.networks[row])
+            self._learn([self.networks[row]])
+        self.ledger.query(self.networks[row])
+        return row
+
+    def _learn(self, networks: list[Architecture]) -> None:
+        """Put measured values in the place of predicted ones."""
+        for one in networks:
+            if one in self.ledger.values:
+                self.log_values[self.rows[one]] = math.log(self.ledger.values[one])
+                self.measured[self.rows[one]] = True
+
+    def _chances(self, budget: Budget) -> Tensor:
+        """Return the chances [n] that networks meet a budget, by held-out errors where not measured."""
+        residuals = self.task.predictor.residuals
+        broken = shortfall(self.log_values, budget)
+        beyond = 1 - torch.searchsorted(residuals, broken.abs()) / (len(residuals) + 1)
+        chances = torch.where(broken > 0, beyond / 2, 1 - beyond / 2)
+        return torch.where(self.measured, (broken <= 0).to(chances.dtype), chances)
 
 
-def _candidates(
-    task: QueriedTask, ledger: Ledger, belief: Belief, generator: torch.Generator
-) -> list[Architecture]:
+def _aims(budgets: tuple[Budget, ...]) -> list[Budget | None]:
+    """Return what each query of a round is for: a budget or, None, the front."""
+    aims: list[Budget | None] = []
+    for turn, budget in enumerate(budgets * _EACH, 1):
+        aims.append(budget)
+        if len(budgets) > 1 and turn % _FRONT_EVERY == 0:
+            aims.append(None)
+    return aims
+
+
+def _candidates(task: QueriedTask, ledger: Ledger, belief: Belief, seed: int) -> list[Architecture]:
     """Return networks that are worth a thought and were not queried."""
     leaders: dict[Budget, Seen] = {budget: best(ledger.seen, budget) for budget in task.budgets}
     starts = {budget: [one.architecture] for budget, one in leaders.items()}
-    found = dict.fromkeys(visited(task, belief.log_error, starts, generator))
-    for one in leaders.values():
+    found = dict.fromkeys(visited(task, belief.log_error, starts, torch.Generator().manual_seed(seed)))
+    for one in [*leaders.values(), *Front.of(ledger.seen, task.budgets).steps]:
         found |= dict.fromkeys(task.space.neighbours(one.architecture))
     found |= dict.fromkeys(filter(task.space.allows, ledger.values))
-    return [one for one in found if one not in ledger.accuracies]
-
-
-def _improvement(posterior: Posterior, bar: float | None) -> Tensor:
-    """Return by how much [n] networks are expected to exceed a merit (Jones, Schonlau, Welch 1998, eq. 15).
-
-    While no network meets the budget there is no bar, and any that does is an improvement: all are worth 1.
-    """
-    spread = posterior.spread
-    if bar is None:
-        return torch.ones_like(spread)
-    over = (posterior.mean - bar) / spread
-    density = (-over.square() / 2).exp() / math.sqrt(2 * math.pi)
-    gain: Tensor = spread * (over * torch.special.ndtr(over) + density)
-    return gain
-
-
-def _chances(
-    task: QueriedTask, ledger: Ledger, budget: Budget, networks: list[Architecture], logs: Tensor
-) -> Tensor:
-    """Return the chances [n] that networks meet a budget: certain where measured, else by held-out errors."""
-    residuals = task.predictor.residuals
-    broken = shortfall(logs, budget)
-    beyond = 1 - torch.searchsorted(residuals, broken.abs()) / (len(residuals) + 1)
-    chances = torch.where(broken > 0, beyond / 2, 1 - beyond / 2)
-    for row, one in enumerate(networks):
-        if one in ledger.values:
-            chances[row] = float(budget.meets(ledger.values[one]))
-    return chances
+    left = [one for one in found if one not in ledger.accuracies]
+    if not left:  # in a small space, the last networks may be far from all of those
+        around = dict.fromkeys(near for one in ledger.accuracies for near in task.space.neighbours(one))
+        left = [one for one in around if one not in ledger.accuracies]
+    return left

@@ -11,6 +11,7 @@ from ehdnas.core.errors import UsageError
 from ehdnas.search.predictor.base import Identity
 from ehdnas.search.predictor.baselines import LinearPredictor
 from ehdnas.search.predictor.facts import SpaceFacts
+from ehdnas.search.queried import guided
 from ehdnas.search.queried.belief import Belief, Posterior
 from ehdnas.search.queried.ledger import Ledger, Seen
 from ehdnas.search.queried.methods import METHODS
@@ -132,6 +133,59 @@ def test_ours_is_better_than_random_and_near_the_best_there_is(predictor):
     assert np.all(ours > np.array(true) - 0.005)
 
 
+def under_the_front(seen, most):
+    """The area under the best accuracies, from the lowest latency that there is to `most`."""
+    steps = sorted((one.value, one.accuracy) for one in seen if one.value <= most)
+    ends = [value for value, _ in steps[1:]] + [most]
+    bests = np.maximum.accumulate([accuracy for _, accuracy in steps])
+    return sum(best * (end - value) for (value, _), end, best in zip(steps, ends, bests, strict=True))
+
+
+def test_the_front_of_ours_is_above_the_random_one_at_as_many_queries(predictor):
+    def area(name, seed):
+        task, ledger = task_of(predictor, seed=seed), ledger_of(39)
+        METHODS[name](task, ledger)
+        return under_the_front(ledger.seen, BUDGETS[-1].bound)
+
+    assert all(area("guided", seed) > area("random", seed) for seed in range(2))
+
+
+def test_networks_faster_than_the_tightest_budget_are_queried_for_the_front(predictor, monkeypatch):
+    def area():
+        ledger = ledger_of(57)
+        METHODS["guided"](
+            task_of(predictor, (Budget("latency_ms", 16.0), Budget("latency_ms", 20.0))), ledger
+        )
+        return under_the_front(ledger.seen, 12)
+
+    for_both = area()
+    monkeypatch.setattr(guided, "_FRONT_EVERY", 10**9)
+    assert for_both > 1.02 * area()
+
+
+def test_a_round_that_runs_out_of_networks_is_followed_by_another(predictor, monkeypatch):
+    every = guided._candidates
+    monkeypatch.setattr(guided, "_candidates", lambda *arguments: every(*arguments)[:4])
+    ledger = ledger_of(22)
+    METHODS["guided"](task_of(predictor), ledger)
+    assert ledger.queries_left == 0
+
+
+def test_one_budget_alone_has_every_query_to_itself():
+    assert guided._aims(BUDGETS[:1]) == [BUDGETS[0]] * 5
+    aims = guided._aims(BUDGETS)
+    assert [aims.count(budget) for budget in BUDGETS] == [5] * 3
+    assert [turn for turn, aim in enumerate(aims) if aim is None] == [4, 9, 14]
+
+
+def test_a_small_space_is_queried_to_its_last_network_and_no_further(predictor):
+    small = SPACE.without(frozenset({"none", "nor_conv_1x1", "avg_pool_3x3"}))
+    task, source = QueriedTask(small, BUDGETS, predictor, seed=0, start=30), Formula()
+    with pytest.raises(UsageError, match="no network left to query"):
+        METHODS["guided"](task, ledger_of(2**6 + 1, source))
+    assert len(set(source.asked)) == len(source.asked) == 2**6
+
+
 def test_a_throughput_is_met_from_above():
     one, two, three = some(3)
     slow, fast, good = Seen(one, 0.9, 10.0), Seen(two, 0.5, 40.0), Seen(three, 0.7, 25.0)
@@ -176,8 +230,8 @@ def test_belief_is_surest_of_what_was_seen_and_ranks_the_rest(predictor):
     belief = Belief(task_of(predictor), seen)
     posterior = belief.posterior(networks)
     assert posterior.spread[:40].mean() < 0.7 * posterior.spread[40:].mean()
-    told = torch.tensor([belief.merit(formula.query(one)) for one in networks[40:]])
-    assert torch.corrcoef(torch.stack([posterior.mean[40:], told.double()]))[0, 1] > 0.9
+    told = belief.merits(torch.tensor([formula.query(one) for one in networks[40:]]))
+    assert torch.corrcoef(torch.stack([posterior.mean[40:], told]))[0, 1] > 0.9
     gates = SPACE.encode_all(networks[:5]).requires_grad_()
     belief.log_error(gates).sum().backward()
     assert float(gates.grad.abs().sum()) > 0
