@@ -65,7 +65,7 @@ def train(supernet: Supernet, images: Tensor, labels: Tensor, steps: int) -> lis
     logits, losses = SPACE.initial_logits(), []
     for _ in range(steps):
         rows = torch.randint(len(labels), (BATCH,))
-        loss = F.cross_entropy(supernet(images[rows], SPACE.relax(logits, 1.0)), labels[rows])
+        loss = F.cross_entropy(supernet(images[rows], SPACE.relax(logits)), labels[rows])
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(supernet.parameters(), 5.0)

@@ -44,7 +44,6 @@ from ehdnas.search.predictor.ensemble import EnsemblePredictor
 from ehdnas.search.predictor.facts import SpaceFacts, facts_of
 from ehdnas.search.predictor.features import Edges
 from ehdnas.search.predictor.methods import make_predictor
-from ehdnas.search.relaxation import temperature_at
 from ehdnas.search.spaces.base import Architecture, Space, find_space
 
 DEVICES = ("raspi4_ms", "edgetpu_int8_ms", "jetson_nano_fp32_ms", "adreno640_ms")
@@ -130,9 +129,8 @@ def descended(
     generator = torch.Generator().manual_seed(seed)
     every = (2 * space.encode_all(starts)).requires_grad_()
     optimizer = torch.optim.Adam([every], lr=0.3)
-    for step in range(STEPS):
-        temperature = temperature_at(step / STEPS)
-        gates = [space.relax(logits, temperature, generator) for logits in every for _ in range(DRAWS)]
+    for _ in range(STEPS):
+        gates = [space.relax(logits, generator) for logits in every for _ in range(DRAWS)]
         optimizer.zero_grad()
         # Starts share nothing, so the sum's gradient is each one's own.
         (predictor.log_value(torch.stack(gates)).sum() / DRAWS).backward()

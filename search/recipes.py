@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -32,6 +34,10 @@ class Recipe(BaseModel):
     (Chu et al., ICLR 2021, equation 6). There it decays to 0; here it stays, since a single-path search chose
     skips again as it fell. Networks that are found do not have it.
     """
+    relaxation: Literal["single", "mixed", "partial"] = "single"
+    """What a step of the search computes: one path, or all operations mixed as in DARTS or PC-DARTS."""
+    unrolled: bool = False
+    """Whether the architecture's gradient looks one step of the weights ahead (DARTS, equation 7)."""
     drop_path: float = Field(default=0.2, ge=0, lt=1)
     auxiliary_weight: float = Field(default=0.4, ge=0)
     flip: bool = True

@@ -1,4 +1,4 @@
-"""Straight-through Gumbel-softmax (Jang, Gu, Poole, ICLR 2017; Maddison, Mnih, Teh, ICLR 2017)."""
+"""Samples that gradients go through: ReinMax (Liu, Dong, Liu, Yu, Gao, NeurIPS 2023)."""
 
 from __future__ import annotations
 
@@ -6,25 +6,37 @@ import torch
 from torch import Tensor
 
 
-def gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
-    """Return a one-hot sample along the last dimension, with the gradient of the tempered softmax.
+def sample_one_hot(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Return a one-hot sample of the softmax along the last dimension, with the gradient of `reinmax`.
 
     Args:
         logits: [..., choices].
-        temperature: > 0; lower is closer to the argmax and higher in gradient variance.
         generator: source of the noise; the global one by default.
     """
     uniform = torch.rand(logits.shape, generator=generator, dtype=logits.dtype)
     noise = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
-    soft = ((logits + noise) / temperature).softmax(dim=-1)
-    hard = torch.zeros_like(soft).scatter_(-1, soft.argmax(dim=-1, keepdim=True), 1.0)
-    # The difference is exactly 0, so the value stays exactly one-hot.
-    return hard + (soft - soft.detach())
+    # The highest of logits with Gumbel noise is a sample of their softmax.
+    highest = (logits.detach() + noise).argmax(dim=-1, keepdim=True)
+    return reinmax(torch.zeros_like(noise).scatter_(-1, highest, 1.0), logits)
 
 
-def temperature_at(progress: float, start: float = 5.0, end: float = 0.5) -> float:
-    """Return the temperature at a fraction of the search, falling exponentially from start to end."""
-    return float(start * (end / start) ** min(max(progress, 0.0), 1.0))
+def reinmax(chosen: Tensor, logits: Tensor) -> Tensor:
+    """Return a one-hot sample with a gradient towards the logits it was drawn by (equation 7).
+
+    On average that is the gradient of the expectation where a function is quadratic in each sample. The
+    straight-through Gumbel-softmax (Jang, Gu, Poole, ICLR 2017) is right to first order only, and that at
+    temperatures near 0, where its variance is high; `bench/relaxation.py` compares them.
+
+    Args:
+        chosen: [..., choices], one-hot, drawn from the softmax of `logits` along the last dimension.
+        logits: [..., choices].
+    """
+    probabilities = logits.softmax(dim=-1)
+    half = ((chosen + probabilities) / 2).detach()
+    # What is added to the logarithm is exactly 0, however far below the others a choice left out may be.
+    soft = 2 * (half.log() + (logits - logits.detach())).softmax(dim=-1) - probabilities / 2
+    # So is the difference here: the value stays exactly one-hot.
+    return chosen + (soft - soft.detach())
 
 
 def entropies(logits: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """The search: weights and architecture in turn, one sampled path at a time, under a budget.
 
-First-order bilevel optimisation of DARTS (Liu, Simonyan, Yang, ICLR 2019) with the single-path
-straight-through Gumbel-softmax of GDAS (Dong, Yang, CVPR 2019), over operations and edges.
+First-order bilevel optimisation of DARTS (Liu, Simonyan, Yang, ICLR 2019) with single paths as in GDAS (Dong,
+Yang, CVPR 2019), over operations and edges. A recipe can ask for mixtures, or for the second order, instead.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,11 +26,15 @@ from ehdnas.search.micro_batches import MicroBatches
 from ehdnas.search.objective import Constraint, DualAscent
 from ehdnas.search.processes import ALONE, Processes
 from ehdnas.search.recipes import Recipe
-from ehdnas.search.relaxation import temperature_at
 from ehdnas.search.spaces.base import NetworkShape, Space, Supernet
+from ehdnas.search.unrolled import unrolled_slopes
 
 _WARM_UP = 0.3  # of the epochs train weights alone, so that early luck decides nothing
 _HARDWARE_SAMPLES = 4  # architectures a step that the predictor sees; it costs next to nothing
+
+
+Batch = tuple[Tensor, Tensor]
+"""Images [n, c, h, w] and their labels [n]."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ class Searcher:
         self.compute = task.compute
         self.compute.prepare()
         torch.manual_seed(step_seed(task.seed, "supernet"))
-        self.supernet = task.space.supernet(task.shape)
+        self.relaxation = task.space.relaxation(task.recipe.relaxation)
+        self.supernet = self.relaxation.supernet(task.shape)
         self.supernet.skip_beside = task.recipe.skip_beside
         self.compute.place(self.supernet)
         self.weights = list(self.supernet.parameters())  # walking thousands of modules each step would show
@@ -133,14 +139,14 @@ class Searcher:
                 self.loop.history[-1] |= self._decided()
             self.loop.carried["multiplier"] = self.dual.multiplier
             self.loop.show(partial(self._show, progress))
-        return SearchResult(self.logits.detach(), self.supernet, self.loop.history)
+        return SearchResult(self._distribution(), self.supernet, self.loop.history)
 
     def weight_step(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Train one sampled architecture's weights on one batch; return (its `loss`, the gradient's norm).
+        """Train the weights on one batch by the gates of one step; return (its `loss`, the gradient's norm).
 
         The batch is what this process computes of it; so it is in `architecture_step`.
         """
-        gates = self.task.space.relax(self.logits.detach(), self._temperature())
+        gates = self.relaxation.gates(self.logits.detach())
         total = torch.zeros(1, device=self.compute.device)
         for part in self.parts.each(len(images), self._parts_seed("weights")):
             with self.compute.autocast():
@@ -154,22 +160,24 @@ class Searcher:
         optimizer.zero_grad(set_to_none=True)
         return {"loss": total[0]}, norm
 
-    def architecture_step(self, images: Tensor, labels: Tensor) -> dict[str, float | Tensor]:
+    def architecture_step(
+        self, images: Tensor, labels: Tensor, ahead: Batch | None = None
+    ) -> dict[str, float | Tensor]:
         """Move the distribution by one batch's gradient; return what the step saw.
 
-        Only the gradient towards the logits is computed: weights get none, which saves a third.
+        Only the gradient towards the logits is computed: weights get none, which saves a third. With the
+        batch of the weights' next step, `ahead`, it is of second order (see `unrolled_slopes`).
         """
-        space, constraint = self.task.space, self.task.constraint
-        gates = space.relax(self.logits, self._temperature())
+        constraint = self.task.constraint
+        gates = self.relaxation.gates(self.logits)
         figures: dict[str, float | Tensor] = {}
         hardware = []
         if constraint is not None:  # by the CPU, while a GPU is still at the weights
-            others = [space.relax(self.logits, self._temperature()) for _ in range(_HARDWARE_SAMPLES - 1)]
-            violation = constraint.violation(torch.stack([gates, *others]))
+            violation = constraint.violation(self._hardware_gates(gates))
             hardware.append(self.dual.loss(violation))
             self.dual.update(violation)
             figures |= {"violation": float(violation.detach().mean()), "multiplier": self.dual.multiplier}
-        slopes, seen = self._slopes(gates.detach(), images, labels)
+        slopes, seen = self._slopes(gates.detach().requires_grad_(), (images, labels), ahead)
         (gradient,) = torch.autograd.grad(
             [gates, *hardware], [self.logits], [slopes, *map(torch.ones_like, hardware)]
         )
@@ -181,21 +189,38 @@ class Searcher:
         self.loop.optimizers["architecture"].step()
         return {"architecture_loss": seen[0], "accuracy": seen[1], **figures}
 
-    def _slopes(self, gates: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _hardware_gates(self, gates: Tensor) -> Tensor:
+        """Return gates [samples, slots, choices] of architectures as the predictor knows them, one-hot."""
+        space, distribution = self.task.space, self.relaxation.distribution(self.logits)
+        drawn = [gates] if self.task.recipe.relaxation == "single" else []
+        return torch.stack(drawn + [space.relax(distribution) for _ in range(_HARDWARE_SAMPLES - len(drawn))])
+
+    def _slopes(self, gates: Tensor, batch: Batch, ahead: Batch | None) -> tuple[Tensor, Tensor]:
         """Return (the gradient [slots, choices] of a batch's loss towards gates, [loss, accuracy])."""
-        gates.requires_grad_()
-        slopes, seen = torch.zeros_like(gates), torch.zeros(2, device=self.compute.device)
-        for part in self.parts.each(len(images), self._parts_seed("architecture")):
-            with self.compute.autocast():
+        validation = partial(self._gradients, gates, *batch, "architecture")
+        if ahead is None:
+            (slopes,), seen = validation([gates])
+            return slopes, seen
+        training = partial(self._gradients, gates, *ahead, "ahead")
+        return unrolled_slopes(gates, self.loop.optimizers["weights"], training, validation)
+
+    def _gradients(
+        self, gates: Tensor, images: Tensor, labels: Tensor, of: str, towards: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return (the gradients of a batch's loss towards tensors it depends on, [loss, accuracy])."""
+        sums = [torch.zeros_like(one) for one in towards]
+        seen = torch.zeros(2, device=self.compute.device)
+        for part in self.parts.each(len(images), self._parts_seed(of)):
+            with torch.enable_grad(), self.compute.autocast():
                 logits = self.supernet(images[part], gates)
-                loss = F.cross_entropy(logits, labels[part])
-            (own,) = torch.autograd.grad(self.parts.share * loss, [gates])
-            slopes += own
-            accuracy = (logits.argmax(1) == labels[part]).float().mean()
-            seen += self.parts.share * torch.stack([loss.detach(), accuracy])
-        self.parts.processes.sum([slopes])
+                loss = self.parts.share * F.cross_entropy(logits, labels[part])
+            torch._foreach_add_(sums, torch.autograd.grad(loss, towards, materialize_grads=True))
+            accuracy = self.parts.share * (logits.argmax(1) == labels[part]).float().mean()
+            seen += torch.stack([loss.detach(), accuracy])
+        for device in dict.fromkeys(one.device for one in sums):  # the gates' need not be the weights'
+            self.parts.processes.sum([one for one in sums if one.device == device])
         self.parts.processes.sum([seen])
-        return slopes, seen
+        return sums, seen
 
     def _parts_seed(self, of: str) -> int:
         return step_seed(self.task.seed, f"search-{of}-parts", self.loop.done)
@@ -209,7 +234,9 @@ class Searcher:
         figures, norm = self.weight_step(*self._batch(0, epoch, step))
         if epoch < int(_WARM_UP * self.loop.epochs):
             return {**figures}, norm
-        return {**figures, **self.architecture_step(*self._batch(1, epoch, step))}, norm
+        following = divmod(self.loop.done + 1, self.loop.steps)
+        ahead = self._batch(0, *following) if self.task.recipe.unrolled else None
+        return {**figures, **self.architecture_step(*self._batch(1, epoch, step), ahead)}, norm
 
     @property
     def _batch_size(self) -> int:
@@ -217,7 +244,7 @@ class Searcher:
 
     def _attempt(self, size: int) -> None:
         """Do what takes a weight step's memory with `size` images, and keep nothing."""
-        gates = self.task.space.relax(self.logits.detach(), self._temperature())
+        gates = self.relaxation.gates(self.logits.detach())
         images = self.compute.batch(torch.zeros(size, *self.task.shape.image))
         with self.compute.autocast():
             loss = self.supernet(images, gates).float().sum()
@@ -235,8 +262,8 @@ class Searcher:
         batch = self.task.augmentation(self.compute.take(images, taken), generator, own, len(rows))
         return self.compute.batch(batch), labels[self.compute.move(taken)]
 
-    def _temperature(self) -> float:
-        return temperature_at(self.loop.done / (self.loop.epochs * self.loop.steps))
+    def _distribution(self) -> Tensor:
+        return self.relaxation.distribution(self.logits.detach())
 
     def _set_learning_rate(self) -> None:
         epoch = self.loop.done // self.loop.steps
@@ -247,7 +274,7 @@ class Searcher:
 
     def _decided(self) -> dict[str, float]:
         """Return what an epoch's record says of the distribution: how decided it is, and its skips."""
-        space, logits = self.task.space, self.logits.detach()
+        space, logits = self.task.space, self._distribution()
         skips = space.identities(space.most_likely(logits))
-        decided = {"entropy": space.entropy(logits), "temperature": self._temperature()}
+        decided = {"entropy": space.entropy(logits)}
         return {**decided, "skips": max(skips)} if skips else decided

@@ -43,7 +43,7 @@ def candidates(space: Space, logits: Tensor, constraint: Constraint | None, seed
     """
     generator = torch.Generator().manual_seed(step_seed(seed, "candidates"))
     ground = _Ground(space, logits.detach(), constraint)
-    drawn = [space.decode(space.relax(ground.logits, 1.0, generator)) for _ in range(_DRAWS)]
+    drawn = [space.decode(space.relax(ground.logits, generator)) for _ in range(_DRAWS)]
     found = ground.look([space.most_likely(ground.logits), *drawn])
     if constraint is not None:
         found += _walk(ground, found[0])

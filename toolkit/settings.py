@@ -53,6 +53,10 @@ class Settings(BaseModel):
     train_epochs: int | None = Field(None, ge=1, description="epochs of the final training")
     batch_size: int | None = Field(None, ge=1, description="images a step, in search and training")
     learning_rate: float | None = Field(None, gt=0, description="learning rate of the weights")
+    relaxation: Literal["single", "mixed", "partial"] = Field(
+        "single", description="what a search step computes: a path, or all operations"
+    )
+    unrolled: bool = Field(False, description="search by the second-order gradient of the architecture")
     micro_batches: int | None = Field(
         None, ge=1, description="parts that a step's images are computed in; as many as processes, or 1"
     )

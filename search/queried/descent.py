@@ -10,7 +10,6 @@ from torch import Tensor
 from ehdnas.core.budget import Budget
 from ehdnas.search.predictor.base import Predictor
 from ehdnas.search.queried.task import QueriedTask, shortfall
-from ehdnas.search.relaxation import temperature_at
 from ehdnas.search.spaces.base import Architecture
 
 _STEPS = 25
@@ -47,9 +46,8 @@ def visited(
     logits = torch.stack([_start(task, start) for _, _, start in chains]).requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=_RATE)
     seen: dict[Architecture, None] = {}
-    for step in range(_STEPS):
-        temperature = temperature_at(step / _STEPS)
-        gates = torch.stack([task.space.relax(one, temperature, generator) for one in logits])
+    for _ in range(_STEPS):
+        gates = torch.stack([task.space.relax(one, generator) for one in logits])
         seen |= dict.fromkeys(task.space.decode(one) for one in gates.detach())
         broken = _broken(task, task.predictor.log_value(gates).double(), [chain[0] for chain in chains])
         loss = log_error(gates) + _PULL * torch.relu(broken - slacks)

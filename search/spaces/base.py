@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ehdnas.core.errors import UsageError
 from ehdnas.core.plugins import load_plugin
 from ehdnas.search.relaxation import entropies
+from ehdnas.search.spaces.relaxations import Kind, Relaxation, SinglePath
 
 
 @dataclass(frozen=True)
@@ -172,11 +173,11 @@ class Space(ABC):
         """Return the logits [slots, choices] of the distribution a search starts from."""
 
     @abstractmethod
-    def relax(self, logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+    def relax(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return gates [slots, choices] of a valid architecture drawn from `logits`.
 
-        One-hot in value; the gradient is that of the softmax at `temperature` (straight-through
-        Gumbel-softmax: Jang, Gu, Poole, ICLR 2017). With no `generator` the global one is used.
+        One-hot in value; the gradient is on average near that of the expectation over what may be drawn (see
+        `relaxation.reinmax`). With no `generator` the global one is used.
         """
 
     @abstractmethod
@@ -229,6 +230,16 @@ class Space(ABC):
     @abstractmethod
     def choice_name(self, slot: int, choice: int) -> str:
         """Return what a choice is called, such as `sep_conv_3x3`; an operation has one name everywhere."""
+
+    def relaxation(self, kind: Kind) -> Relaxation:
+        """Return what a supernet computes at a step of a search; by default the single path alone.
+
+        Raises:
+            UsageError: the space has no such mixture.
+        """
+        if kind == "single":
+            return SinglePath(self)
+        raise UsageError(f"space '{self.name}' has no {kind} relaxation; search with --relaxation single")
 
     def allows(self, architecture: Architecture) -> bool:
         """Return whether a valid architecture has none of the choices that were left out."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
-from ehdnas.search.relaxation import entropies, gumbel_softmax
+from ehdnas.search.relaxation import entropies, sample_one_hot
 from ehdnas.search.spaces.base import Architecture, Space
 from ehdnas.search.spaces.reading import option, read_json, require_short
 
@@ -61,9 +61,9 @@ class OptionsSpace(Space):
         """Return zeros [slots, choices]: every option as likely as the others of its slot."""
         return torch.zeros(self.slots, self.choices)
 
-    def relax(self, logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+    def relax(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return straight-through gates [slots, choices] of an architecture drawn from `logits`."""
-        return gumbel_softmax(self.masked(logits), temperature, generator)
+        return sample_one_hot(self.masked(logits), generator)
 
     def most_likely(self, logits: Tensor) -> Architecture:
         """Return the architecture of the highest probability under `logits`."""

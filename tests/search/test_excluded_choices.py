@@ -35,16 +35,16 @@ def test_a_sample_never_holds_them_and_covers_the_rest(names, seed):
     assert seen == {"none", *OPERATIONS} - names
 
 
-@given(names=some_left_out, seed=seeds, temperature=st.floats(0.1, 5), strength=st.floats(0, 200))
+@given(names=some_left_out, seed=seeds, strength=st.floats(0, 200))
 @settings(max_examples=60)
-def test_the_relaxation_never_draws_them_and_its_gradients_are_finite(names, seed, temperature, strength):
+def test_the_relaxation_never_draws_them_and_its_gradients_are_finite(names, seed, strength):
     """Not even where the search has come to like them above all: `strength` is how much."""
     space = SPACE.without(frozenset(names))
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(28, 8, generator=generator)
     logits[:, [CHOICES.index(name) for name in names]] += strength
     logits.requires_grad_()
-    gates = space.relax(logits, temperature, generator)
+    gates = space.relax(logits, generator)
     drawn = space.decode(gates.detach())
     assert torch.equal(gates.detach(), space.encode(drawn))
     assert not left_out(drawn, names)
@@ -56,18 +56,15 @@ def test_the_relaxation_never_draws_them_and_its_gradients_are_finite(names, see
 
 
 @given(names=some_left_out, seed=seeds)
-@settings(max_examples=60)
+@settings(max_examples=20)
 def test_the_most_likely_never_holds_them_and_is_the_likeliest_of_those_that_do_not(names, seed):
     space = SPACE.without(frozenset(names))
     logits = 3 * torch.randn(28, 8, generator=torch.Generator().manual_seed(seed))
     best = space.most_likely(logits)
     assert space.allows(best) and not left_out(best, names)
-    # Among what is left the order is that of the whole space, whose probabilities only lack a factor a slot.
     others = [space.sample(np.random.default_rng([seed, number])) for number in range(5)]
+    others += list(space.neighbours(best))
     assert all(space.log_prob(best, logits) >= space.log_prob(one, logits) - 1e-4 for one in others)
-    whole = SPACE.most_likely(logits)
-    if not left_out(whole, names):
-        assert best == whole
 
 
 @given(names=some_left_out, seed=seeds)
@@ -121,7 +118,7 @@ def test_one_operation_is_still_a_space():
     space = SPACE.without(frozenset(OPERATIONS) - {"sep_conv_3x3"})
     generator = torch.Generator().manual_seed(0)
     logits = space.initial_logits().requires_grad_()
-    gates = space.relax(logits, 1.0, generator)
+    gates = space.relax(logits, generator)
     assert set(space.decode(gates.detach()).choices) == {0, CHOICES.index("sep_conv_3x3")}
     (gates * torch.randn(28, 8, generator=generator)).sum().backward()
     assert torch.isfinite(logits.grad).all()

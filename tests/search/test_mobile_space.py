@@ -120,7 +120,7 @@ def test_samples_have_every_depth_as_often_and_so_does_the_start_of_a_search():
     logits = SPACE.initial_logits()
     for draw in (
         lambda: SPACE.sample(rng),
-        lambda: SPACE.decode(SPACE.relax(logits, 1.0, generator)),
+        lambda: SPACE.decode(SPACE.relax(logits, generator)),
     ):
         drawn = [depths(draw())[:5] for _ in range(400)]
         counts = Counter(depth for one in drawn for depth in one)
@@ -162,9 +162,9 @@ def test_the_most_likely_is_likelier_than_all_around_it_and_than_samples(seed, s
     assert all(float(SPACE.log_prob(other, logits)) <= likely + 1e-4 for other in others)
 
 
-@given(seed=seeds, temperature=st.floats(0.1, 5), strength=st.floats(0, 200), names=names_left_out)
+@given(seed=seeds, strength=st.floats(0, 200), names=names_left_out)
 @settings(max_examples=60, deadline=None)
-def test_what_a_slot_has_not_or_was_left_out_is_never_drawn(seed, temperature, strength, names):
+def test_what_a_slot_has_not_or_was_left_out_is_never_drawn(seed, strength, names):
     """Not even where the search has come to like it above all; and gradients stay finite."""
     space = SPACE.without(frozenset(names))
     logits = randomly(seed)
@@ -173,7 +173,7 @@ def test_what_a_slot_has_not_or_was_left_out_is_never_drawn(seed, temperature, s
         for choice, name in enumerate(options):
             logits[slot, choice] += strength * (name in names)
     logits.requires_grad_()
-    gates = space.relax(logits, temperature, torch.Generator().manual_seed(seed))
+    gates = space.relax(logits, torch.Generator().manual_seed(seed))
     drawn = space.decode(gates.detach())
     assert torch.equal(gates.detach(), space.encode(drawn)) and space.allows(drawn)
     (gates * randomly(seed + 1)).sum().backward()

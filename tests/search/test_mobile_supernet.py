@@ -105,7 +105,7 @@ def test_gradients_reach_every_choice_that_can_be_made_next():
 def test_a_search_step_moves_every_slot_that_counts(seed):
     torch.manual_seed(seed)
     logits = SPACE.initial_logits().requires_grad_()
-    gates = SPACE.relax(logits, 1.0)
+    gates = SPACE.relax(logits)
     SPACE.supernet(SMALL)(torch.randn(4, *SMALL.image), gates).square().sum().backward()
     drawn = SPACE.decode(gates.detach())
     for stage, depth in zip(STAGES, depths(drawn), strict=True):

@@ -44,16 +44,16 @@ def logits_of(space, seed, strength):
 
 def draws(space, logits, count, seed):
     generator = torch.Generator().manual_seed(seed)
-    return [space.decode(space.relax(logits, 1.0, generator)) for _ in range(count)]
+    return [space.decode(space.relax(logits, generator)) for _ in range(count)]
 
 
 @EVERY
 @settings(max_examples=40, deadline=None)
-@given(seed=seeds, strength=strengths, temperature=st.sampled_from([0.01, 0.5, 5.0, 100.0]))
-def test_samples_are_valid_one_hot_and_of_the_space(name, seed, strength, temperature):
+@given(seed=seeds, strength=strengths)
+def test_samples_are_valid_one_hot_and_of_the_space(name, seed, strength):
     for space in (SPACES[name], CUT[name]):
         logits = logits_of(space, seed, strength).requires_grad_()
-        gates = space.relax(logits, temperature, torch.Generator().manual_seed(seed))
+        gates = space.relax(logits, torch.Generator().manual_seed(seed))
         assert torch.equal(gates.detach(), space.encode(space.decode(gates.detach())))
         assert space.allows(space.decode(gates))
         gates.square().sum().backward()
@@ -171,28 +171,51 @@ def test_a_likelier_choice_has_a_higher_logit(name):
     slot, choice = 0, space.reference.choices[0] or 1
     logits = space.initial_logits().requires_grad_()
     generator = torch.Generator().manual_seed(8)
-    total = sum(space.relax(logits, 1.0, generator)[slot, choice] for _ in range(100))
+    total = sum(space.relax(logits, generator)[slot, choice] for _ in range(100))
     (gradient,) = torch.autograd.grad(total, logits)
     own = [at for at in range(space.choices) if at != choice and (name != "darts" or at)]
     assert gradient[slot, choice] > 0
     assert all(gradient[slot, at] <= 0 for at in own)
 
 
-@pytest.mark.parametrize(("temperature", "most", "cosine"), [(0.5, 0.25, 0.97), (1.0, 0.35, 0.97)])
-def test_the_straight_through_gradient_is_near_that_of_the_expectation(temperature, most, cosine):
-    """Against the sum over all connected architectures of a cut-down NAS-Bench-201."""
-    space, count = CUT["nasbench201"], 2000
-    worth = torch.tensor([0.0, 0.3, 0.0, 1.0, 0.0])
-    logits = (0.5 * logits_of(space, 9, 1.0)).requires_grad_()
-    every = all_connected(space)
+def pairs_of(space, seed):
+    """Return a function of gates [n, slots, choices] that gives every two choices a value of their own."""
+    size = space.slots * space.choices
+    values = torch.randn(size, size, generator=torch.Generator().manual_seed(seed))
+    return lambda gates: ((gates.flatten(1) @ values) * gates.flatten(1)).sum(dim=1)
+
+
+def exact_and_found(space, logits, every, seed, count=6000):
+    """Return the gradient of the expectation of `pairs_of`, enumerated, and the mean of samples of it."""
+    logits, worth = logits.requires_grad_(), pairs_of(space, seed)
     probabilities = torch.stack([space.log_prob(one, logits) for one in every]).exp()
-    values = space.encode_all(every) @ worth
-    (exact,) = torch.autograd.grad((probabilities * values.sum(dim=1)).sum(), logits)
-    generator = torch.Generator().manual_seed(10)
-    drawn = torch.stack([space.relax(logits, temperature, generator) for _ in range(count)])
-    (found,) = torch.autograd.grad((drawn @ worth).sum() / count, logits)
-    assert torch.cosine_similarity(found.flatten(), exact.flatten(), dim=0) > cosine
-    assert (found - exact).norm() < most * exact.norm()
+    assert float(probabilities.detach().sum()) == pytest.approx(1, abs=1e-3)
+    (exact,) = torch.autograd.grad((probabilities * worth(space.encode_all(every))).sum(), logits)
+    generator = torch.Generator().manual_seed(seed)
+    copies = logits.detach().expand(count, -1, -1).clone().requires_grad_()
+    drawn = torch.stack([space.relax(one, generator) for one in copies.unbind()])
+    (gradients,) = torch.autograd.grad(worth(drawn).sum(), copies)
+    return exact, gradients
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_the_gradient_of_samples_is_within_5_percent_of_that_of_the_expectation(name):
+    """All operations and pairs of edges of a node of DARTS, or all of a cut-down NAS-Bench-201.
+
+    What the noise of the mean adds to the squared distance is taken out.
+    """
+    space = CUT[name]
+    if name == "darts":
+        logits = forced_but_for_a_node(space)
+        every = one_at_a_time(space, logits)
+    else:
+        logits, every = 0.5 * logits_of(space, 9, 1.0), all_connected(space)
+    exact, gradients = exact_and_found(space, logits, every, 10)
+    found = gradients.mean(dim=0)
+    noise = float(gradients.var(dim=0).sum()) / len(gradients)
+    assert torch.cosine_similarity(found.flatten(), exact.flatten(), dim=0) > 0.99
+    assert float((found - exact).square().sum()) - noise < (0.05 * float(exact.norm())) ** 2
 
 
 @given(st.integers(2, 9), seeds)

@@ -78,7 +78,7 @@ def test_walks_find_likelier_networks_near_the_budget_than_draws_do():
     space = SPACES["darts"]
     logits, constraint = 0.2 * fast(space) + decided(space, strength=1.0), limit(70.0)
     generator = torch.Generator().manual_seed(1)
-    draws = [space.decode(space.relax(logits, 1.0, generator)) for _ in range(500)]
+    draws = [space.decode(space.relax(logits, generator)) for _ in range(500)]
     violations = constraint.violation(space.encode_all(draws)).tolist()
     near = [one for one, violation in zip(draws, violations, strict=True) if -NEAR <= violation <= 0]
     drawn = max((float(space.log_prob(one, logits)) for one in near), default=-math.inf)

@@ -10,7 +10,7 @@ import torch
 from ehdnas.search.predictor.base import Identity
 from ehdnas.search.predictor.facts import MACS, OP_LATENCY, Costs, SpaceFacts
 from ehdnas.search.predictor.methods import METHODS, make_predictor
-from ehdnas.search.relaxation import gumbel_softmax
+from ehdnas.search.relaxation import sample_one_hot
 from ehdnas.search.spaces.base import Space, find_space
 
 SAMPLES = 60
@@ -42,8 +42,8 @@ class Case:
         """One-hot gates through which gradients reach the logits."""
         generator = torch.Generator().manual_seed(seed)
         if self.space is not None:
-            return self.space.relax(logits, 1.0, generator)
-        return gumbel_softmax(logits, 1.0, generator)
+            return self.space.relax(logits, generator)
+        return sample_one_hot(logits, generator)
 
     def samples(self, count, seed=0):
         """Architectures, and what they cost: a sum over their choices, with 2 % of noise."""

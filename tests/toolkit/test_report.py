@@ -72,7 +72,7 @@ def search_record():
         if epoch >= 5:
             gap = 0.5 * math.exp(-(epoch - 5) / 4) - 0.03
             record |= {"architecture_loss": record["loss"] + 0.15, "accuracy": 1 - record["loss"] / 3}
-            record |= {"violation": gap, "multiplier": 0.1, "temperature": 2.0}
+            record |= {"violation": gap, "multiplier": 0.1}
         history.append(record)
     row = {"predicted": 3.1, "interval_factor": 1.08, "basis": "measured"}
     candidates = [

@@ -40,6 +40,12 @@ BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]
 MicroBatches = Annotated[
     int | None, typer.Option(help="Parts that a step's images are computed in, one after another.")
 ]
+Relaxation = Annotated[
+    str | None, typer.Option(help="What a search step computes: single (a path), mixed or partial (all).")
+]
+Unrolled = Annotated[
+    bool | None, typer.Option("--unrolled", help="Second-order gradient of the architecture, as in DARTS.")
+]
 LearningRate = Annotated[float | None, typer.Option(help="Learning rate of the weights.")]
 Ema = Annotated[float | None, typer.Option(help="Decay of a moving average of the weights; 0 for none.")]
 LabelSmoothing = Annotated[float | None, typer.Option(help="Share of each target spread over all classes.")]

@@ -117,6 +117,8 @@ class Context:
             "batch_size": self.settings.batch_size,
             "train_batch_size": self.settings.batch_size,
             "micro_batches": self.settings.micro_batches or current().count,
+            "relaxation": self.settings.relaxation,
+            "unrolled": self.settings.unrolled,
             "learning_rate": self.settings.learning_rate,
             "train_learning_rate": self.settings.learning_rate,
             "ema": self.settings.ema,

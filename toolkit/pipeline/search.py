@@ -52,6 +52,7 @@ def search(context: Context, resume: bool = False) -> Run:
     """
     budget = parse_budget(context.settings.budget)
     context.compute  # noqa: B018 - a GPU that is not there is said before anything is measured
+    context.space.relaxation(context.settings.relaxation).check_shape(context.shape)
     context = heed_mapping(context)
     run = _unfinished(context) if resume else None
     if run is not None and run.has("search"):

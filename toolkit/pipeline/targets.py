@@ -49,7 +49,7 @@ def _leaning(space: Space, seed: int) -> Architecture:
     generator = torch.Generator().manual_seed(seed)
     strength = 4 * torch.rand(1, generator=generator)
     bias = strength * torch.randn(space.choices, generator=generator)
-    return space.decode(space.relax(space.initial_logits() + bias, 1.0, generator))
+    return space.decode(space.relax(space.initial_logits() + bias, generator))
 
 
 @dataclass

@@ -47,6 +47,12 @@ def edges_of(node: int) -> range:
     return range(start, start + node + 2)
 
 
+NODE_SLOTS = tuple(
+    tuple(offset + edge for edge in edges_of(node)) for offset in (0, EDGES_PER_CELL) for node in range(NODES)
+)
+"""By node, those of the normal cell first, the slots of its candidate edges; together all slots in order."""
+
+
 @cache
 def published() -> dict[str, dict[str, Any]]:
     """Return the published genotypes by name, each with its `source`."""

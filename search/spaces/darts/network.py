@@ -31,12 +31,13 @@ class Cell(nn.Module):
 
     def __init__(
         self, edges: EdgeChoices, inputs: tuple[int, int], channels: int, reduction: bool,
-        reduced_before: bool, searching: bool,
+        reduced_before: bool, searching: bool, parts: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
         # As the authors do: no affine parameters in the search, where they would rescale the choices,
         # and pools normalised there, so that no operation wins by its scale.
         affine = not searching
+        own = channels // parts  # of those that a mixture computes operations on
         self.reduction = reduction
         first, second = inputs
         self.preprocess0: nn.Module = (
@@ -49,9 +50,9 @@ class Cell(nn.Module):
         for edge, choices in edges.items():
             stride = 2 if reduction and EDGES[edge][1] < 2 else 1
             for choice in choices:
-                operation = build_operation(CHOICES[choice], channels, stride, affine)
+                operation = build_operation(CHOICES[choice], own, stride, affine)
                 if searching and "pool" in CHOICES[choice]:
-                    operation = nn.Sequential(operation, nn.BatchNorm2d(channels, affine=False))
+                    operation = nn.Sequential(operation, nn.BatchNorm2d(own, affine=False))
                 self.edges[f"{edge}_{choice}"] = operation
 
     def forward(
@@ -85,8 +86,9 @@ class Body(nn.Module):
     """Stem, cells, pooling and classifier, shared by the supernet and the final network."""
 
     def __init__(
-        self, shape: NetworkShape, edges: tuple[EdgeChoices, EdgeChoices], auxiliary: bool, searching: bool
-    ) -> None:
+        self, shape: NetworkShape, edges: tuple[EdgeChoices, EdgeChoices], auxiliary: bool, searching: bool,
+        parts: int = 1,
+    ) -> None:  # fmt: skip
         super().__init__()
         imagenet = shape.stem == "imagenet"
         self.stems = imagenet_stem(shape) if imagenet else cifar_stem(shape, 3 * shape.channels)
@@ -98,7 +100,7 @@ class Body(nn.Module):
         for index in range(shape.cells):
             reduction = index in reductions(shape.cells)
             channels, scale = (2 * channels, 2 * scale) if reduction else (channels, scale)
-            cell = Cell(edges[int(reduction)], inputs, channels, reduction, reduced, searching)
+            cell = Cell(edges[int(reduction)], inputs, channels, reduction, reduced, searching, parts)
             self.cells.append(cell)
             inputs, reduced = (inputs[1], NODES * channels), reduction
             if auxiliary and index == 2 * shape.cells // 3:
@@ -109,10 +111,19 @@ class Body(nn.Module):
         self.drop_path = 0.0
         self.skip_beside = 0.0
 
+    def enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs of the first cell, of images [n, c, h, w]."""
+        s0 = self.stems[0](x)
+        return s0, self.stems[1](s0) if len(self.stems) > 1 else s0
+
+    def leave(self, last: Tensor) -> Tensor:
+        """Return logits [n, classes] of the last cell's output."""
+        logits: Tensor = self.classifier(F.adaptive_avg_pool2d(last, 1).flatten(1))
+        return logits
+
     def run(self, x: Tensor, choices: Choices, gates: Gates | None = None) -> tuple[Tensor, Tensor | None]:
         """Return (logits, auxiliary logits or None) of one architecture."""
-        s0 = self.stems[0](x)
-        s1 = self.stems[1](s0) if len(self.stems) > 1 else s0
+        s0, s1 = self.enter(x)
         auxiliary = None
         for index, cell in enumerate(self.cells):
             part = slice(EDGES_PER_CELL, None) if cell.reduction else slice(EDGES_PER_CELL)
@@ -120,8 +131,7 @@ class Body(nn.Module):
             s0, s1 = s1, cell(s0, s1, choices[part], cell_gates, self.drop_path, self.skip_beside)
             if index == self.auxiliary_at and self.auxiliary is not None and self.training:
                 auxiliary = self.auxiliary(s1)
-        pooled = F.adaptive_avg_pool2d(s1, 1).flatten(1)
-        return self.classifier(pooled), auxiliary
+        return self.leave(s1), auxiliary
 
 
 class DartsNetwork(Body):

@@ -12,17 +12,14 @@ from torch import Tensor, nn
 
 from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
-from ehdnas.search.relaxation import entropies, gumbel_softmax
+from ehdnas.search.relaxation import entropies, sample_one_hot
 from ehdnas.search.spaces.base import Architecture, CellGraph, NetworkShape, Part, Parts, Space, Supernet
 from ehdnas.search.spaces.darts import genotype
-from ehdnas.search.spaces.darts.genotype import CHOICES, EDGES, EDGES_PER_CELL, NODES, SLOTS, edges_of
+from ehdnas.search.spaces.darts.genotype import CHOICES, EDGES, EDGES_PER_CELL, NODE_SLOTS, NODES, SLOTS
+from ehdnas.search.spaces.darts.mixed import Mixed, Partial
 from ehdnas.search.spaces.darts.network import DartsNetwork, DartsSupernet
 from ehdnas.search.spaces.darts.parts import Cutter
-
-# Each node of each cell, as the slots of its candidate edges and the pairs it can take.
-_NODES = tuple(
-    tuple(offset + edge for edge in edges_of(node)) for offset in (0, EDGES_PER_CELL) for node in range(NODES)
-)
+from ehdnas.search.spaces.relaxations import Kind, Relaxation
 
 # The two previous cells are nodes 0 and 1; all four nodes after them are concatenated.
 _GRAPHS = tuple(
@@ -77,7 +74,7 @@ class DartsSpace(Space):
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Return an architecture drawn uniformly: pairs of edges, then operations, repeats allowed."""
         choices = [0] * SLOTS
-        for slots in _NODES:
+        for slots in NODE_SLOTS:
             for slot in rng.choice(slots, size=2, replace=False):
                 choices[slot] = self._operations[int(rng.integers(len(self._operations)))]
         return Architecture(tuple(choices))
@@ -86,12 +83,12 @@ class DartsSpace(Space):
         """Return zeros [28, 8]: every pair of edges and every operation as likely as any other."""
         return torch.zeros(SLOTS, len(CHOICES))
 
-    def relax(self, logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+    def relax(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return straight-through gates [28, 8] of a valid architecture drawn from `logits`."""
-        operations = gumbel_softmax(logits[:, 1:] + self._mask, temperature, generator)
+        operations = sample_one_hot(logits[:, 1:] + self._mask, generator)
         used = torch.cat([
-            gumbel_softmax(_pair_logits(logits, slots), temperature, generator) @ _members(slots)
-            for slots in _NODES
+            sample_one_hot(_pair_logits(logits, slots), generator) @ _members(slots)
+            for slots in NODE_SLOTS
         ])  # fmt: skip
         return torch.cat([1 - used[:, None], used[:, None] * operations], dim=1)
 
@@ -99,7 +96,7 @@ class DartsSpace(Space):
         """Return the architecture of the highest probability under `logits`."""
         choices = [0] * SLOTS
         operations = (logits[:, 1:] + self._mask).log_softmax(dim=1)
-        for slots in _NODES:
+        for slots in NODE_SLOTS:
             scores = _pair_logits(logits, slots) + torch.stack(
                 [operations[a].max() + operations[b].max() for a, b in combinations(slots, 2)]
             )
@@ -111,7 +108,7 @@ class DartsSpace(Space):
         """Return the log-probability, a scalar, that `relax` draws this architecture."""
         operations = (logits[:, 1:] + self._mask).log_softmax(dim=1)
         total = logits.new_zeros(())
-        for slots in _NODES:
+        for slots in NODE_SLOTS:
             used = tuple(slot for slot in slots if architecture.choices[slot])
             pair = list(combinations(slots, 2)).index((used[0], used[1]))
             total = total + _pair_logits(logits, slots).log_softmax(dim=0)[pair]
@@ -127,7 +124,7 @@ class DartsSpace(Space):
         logits = logits.detach()
         operations = entropies(logits[:, 1:] + self._mask)
         total, decisions = 0.0, 0
-        for slots in _NODES:
+        for slots in NODE_SLOTS:
             pairs = _pair_logits(logits, slots)
             used = pairs.softmax(dim=0) @ _members(slots)
             total += float(entropies(pairs) + used @ operations[list(slots)])
@@ -137,7 +134,7 @@ class DartsSpace(Space):
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
         """Yield every architecture with one operation changed, or one edge moved, in a fixed order."""
         choices = architecture.choices
-        for slots in _NODES:
+        for slots in NODE_SLOTS:
             free = [slot for slot in slots if not choices[slot]]
             for slot in (slot for slot in slots if choices[slot]):
                 for choice in self._operations:
@@ -182,6 +179,12 @@ class DartsSpace(Space):
         """Return the supernet of this shape."""
         self.check_shape(shape)
         return DartsSupernet(shape)
+
+    def relaxation(self, kind: Kind) -> Relaxation:
+        """Return the single path, or the mixture of DARTS (`mixed`) or of PC-DARTS (`partial`)."""
+        if kind == "single":
+            return super().relaxation(kind)
+        return Mixed(self._mask) if kind == "mixed" else Partial(self._mask)
 
     def parts(self, shape: NetworkShape) -> Parts:
         """Return the preprocessing, stem and classifier as fixed parts, each edge's operations as chosen."""

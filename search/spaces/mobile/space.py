@@ -82,9 +82,9 @@ class MobileSpace(OptionsSpace):
                 logits[slot, SKIP] = np.log(operations / (stage.layers - layer))
         return logits
 
-    def relax(self, logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+    def relax(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return straight-through gates [33, 7] of a valid architecture drawn from `logits`."""
-        gates = super().relax(logits, temperature, generator)
+        gates = super().relax(logits, generator)
         return torch.cat([
             rows for stage in STAGES
             for rows in (gates[stage.first_slot : stage.layer_slots[0]],

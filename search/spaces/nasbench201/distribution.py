@@ -12,29 +12,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ehdnas.search.relaxation import entropies
+from ehdnas.search.relaxation import entropies, reinmax
 from ehdnas.search.spaces.nasbench201.genotype import CHOICES, SLOTS, is_connected
 
 # Which edges are in use, in every pattern that leaves a path: [patterns, 6], the full one first.
 _PATTERNS = torch.tensor([used for used in product((1, 0), repeat=SLOTS) if is_connected(used)]).bool()
 
 
-def relax(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
-    """Return straight-through gates [6, 5] of a connected architecture, and the tempered softmax's gradient.
+def relax(logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Return straight-through gates [6, 5] of a connected architecture, with the gradient of ReinMax.
 
-    The gates are distributed as Gumbel-softmax samples drawn again until they are connected: the choices
-    come from the conditioned distribution itself, then the noise from what it must have been for them to
-    win (Maddison, Tarlow, Minka, NeurIPS 2014, section 3), which no logits can make slow.
+    They are drawn from the conditioned distribution itself, which no logits can make slow; the gradient is as
+    if each edge had drawn its choice for itself. `bench/relaxation.py` says how far off that leaves it.
     """
-    with torch.no_grad():
-        chosen = F.one_hot(_draw(logits, generator), len(CHOICES)).bool()
-        exponential = torch.empty_like(logits).exponential_(generator=generator).clamp_min(1e-20).log()
-        highest = logits.logsumexp(dim=1, keepdim=True) - exponential[chosen][:, None]
-        others = -torch.logaddexp(exponential - logits, -highest)
-        noise = torch.where(chosen, highest, others) - logits
-    soft = ((logits + noise) / temperature).softmax(dim=1)
-    # The difference is exactly 0, so the value stays exactly one-hot.
-    return chosen.to(soft.dtype) + (soft - soft.detach())
+    chosen = F.one_hot(_draw(logits.detach(), generator), len(CHOICES))
+    return reinmax(chosen.to(logits.dtype), logits)
 
 
 def log_prob(choices: Tensor, logits: Tensor) -> Tensor:

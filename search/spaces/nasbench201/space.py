@@ -66,9 +66,9 @@ class NasBench201Space(Space):
         """Return zeros [6, 5]: every connected architecture as likely as any other."""
         return torch.zeros(SLOTS, len(CHOICES))
 
-    def relax(self, logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+    def relax(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return straight-through gates [6, 5] of a connected architecture drawn from `logits`."""
-        return distribution.relax(logits + self._mask, temperature, generator)
+        return distribution.relax(logits + self._mask, generator)
 
     def most_likely(self, logits: Tensor) -> Architecture:
         """Return the connected architecture of the highest probability under `logits`."""
