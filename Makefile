@@ -12,12 +12,14 @@ demo: $(VENV)/installed
 	mkdir -p demo/.ehdnas
 	cd demo && ../$(BIN)/ehdnas run
 
-# One process a core; the tests themselves compute on one thread.
+# One process a core, and one that has nothing left takes of another's; the tests themselves compute on one thread.
+TESTS := $(BIN)/pytest -n auto --dist worksteal
+
 test: $(VENV)/installed-dev
-	$(BIN)/pytest -n auto
+	$(TESTS)
 
 test-all: $(VENV)/installed-dev
-	$(BIN)/pytest -n auto -m "slow or not slow"
+	$(TESTS) -m "slow or not slow"
 
 # mypy and the layer contract want the five folders as the one package they are installed as.
 lint: $(VENV)/installed-dev

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 _MOST = 12
 
@@ -24,3 +25,14 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield (name, number) of a record; those of a group or a list within it as `group.name`."""
+    for key, value in record.items():
+        if isinstance(value, bool | int | float):
+            yield f"{prefix}{key}", float(value)
+        elif isinstance(value, Mapping):
+            yield from numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            yield from numbers(dict(zip(map(str, range(len(value))), value, strict=True)), f"{prefix}{key}.")

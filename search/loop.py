@@ -35,6 +35,13 @@ from ehdnas.search.processes import ALONE, Processes
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what to show)."""
 
+EpochRecord = Callable[[dict[str, Any]], None]
+"""Called with the record of each epoch when it ends; one that is done again on resuming is told again."""
+
+
+def unheard(record: dict[str, Any]) -> None:
+    """Do nothing with an epoch's record."""
+
 
 def step_seed(seed: int, stage: str, *position: int) -> int:
     """Return a seed of 63 bits, fixed by the run's seed, the stage and a position in it."""
@@ -197,7 +204,7 @@ class Loop:
             epoch, step = divmod(self.done, self.steps)
             raise EhdnasError(
                 f"the {self.stage} loss became {float(loss)} in epoch {epoch}, step {step}; "
-                "try a lower learning rate, then go on with --resume"
+                "start again, without --resume, with a lower --learning-rate; what was saved before is kept"
             )
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ehdnas.core.images.dataset import Split
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.compute import CPU, Compute
-from ehdnas.search.loop import Loop, Progress, epoch_order, step_seed, steps_per_epoch
+from ehdnas.search.loop import EpochRecord, Loop, Progress, epoch_order, step_seed, steps_per_epoch, unheard
 from ehdnas.search.memory import within_memory
 from ehdnas.search.micro_batches import MicroBatches
 from ehdnas.search.objective import Constraint, DualAscent
@@ -122,7 +122,7 @@ class Searcher:
         self.dual.multiplier = float(self.loop.carried.get("multiplier", 0.0))
         return done
 
-    def run(self, progress: Progress) -> SearchResult:
+    def run(self, progress: Progress, on_epoch: EpochRecord = unheard) -> SearchResult:
         """Search to the end, from the start or from where `resume` found it.
 
         Raises:
@@ -137,6 +137,7 @@ class Searcher:
             self.loop.account(figures, gradient)
             if step == self.loop.steps - 1:
                 self.loop.history[-1] |= self._decided()
+                on_epoch(self.loop.history[-1])
             self.loop.carried["multiplier"] = self.dual.multiplier
             self.loop.show(partial(self._show, progress))
         return SearchResult(self._distribution(), self.supernet, self.loop.history)
@@ -273,8 +274,17 @@ class Searcher:
             group["lr"] = min(lowest, highest) + max(0.0, highest - lowest) * cosine
 
     def _decided(self) -> dict[str, float]:
-        """Return what an epoch's record says of the distribution: how decided it is, and its skips."""
-        space, logits = self.task.space, self._distribution()
-        skips = space.identities(space.most_likely(logits))
+        """Return what an epoch's record says of the distribution: how decided it is, and its likeliest.
+
+        Of that network, the skips and what is predicted of the budget's metric.
+        """
+        space, logits, constraint = self.task.space, self._distribution(), self.task.constraint
+        likeliest = space.most_likely(logits)
         decided = {"entropy": space.entropy(logits)}
+        decided["learning_rate"] = self.loop.optimizers["weights"].param_groups[0]["lr"]
+        if constraint is not None:
+            with torch.no_grad():
+                log_value = constraint.predictor.log_value(space.encode_all([likeliest]))
+            decided[f"predicted.{constraint.budget.metric}"] = float(log_value.exp())
+        skips = space.identities(likeliest)
         return {**decided, "skips": max(skips)} if skips else decided

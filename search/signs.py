@@ -1,17 +1,23 @@
-"""Signs that a search decided little, or decided for skips, to be read off its history and its network."""
+"""Signs that a search learnt little, or decided for skips, to be read off its network and distribution."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from ehdnas.search.loop import step_seed
 from ehdnas.search.spaces.base import Architecture, Space
 
 MOST_SKIPS = 3
 """In a cell of a network. More of them mark a collapse in DARTS (Zela et al., ICLR 2020, figure 4)."""
 
-LEAST_FALL = 0.15
-"""Of the entropy, over a search. One that fell by less has hardly preferred anything."""
+DRAWS = 16
+"""Architectures drawn from what was learnt, and as many from nothing learnt, that are compared."""
 
 
 def summary(history: Sequence[dict[str, Any]]) -> str:
@@ -21,14 +27,36 @@ def summary(history: Sequence[dict[str, Any]]) -> str:
     return f"{text}, {last['skips']} skips in a cell at most" if "skips" in last else text
 
 
-def warnings_of(space: Space, found: Architecture, history: Sequence[dict[str, Any]]) -> list[str]:
+def draws(space: Space, logits: Tensor, seed: int) -> tuple[list[Architecture], list[Architecture]]:
+    """Return architectures drawn from a distribution, and from the one that a search begins with.
+
+    Each is drawn with the same noise as its counterpart, so that they differ in what was learnt alone: of
+    logits that learnt nothing both are the same.
+    """
+    return _drawn(space, logits, seed), _drawn(space, space.initial_logits(), seed)
+
+
+def warnings_of(space: Space, found: Architecture, gains: Mapping[str, Sequence[float]]) -> list[str]:
     """Return what is to be doubted of a search, one line each; empty when nothing is.
 
     Args:
         found: the network it ended with.
-        history: one record an epoch, each with the `entropy` at its end.
+        gains: by what is compared, by how much each of the architectures drawn from what was learnt is better
+            than its counterpart of `draws`.
     """
-    return [*_of_skips(space.identities(found)), *_of_entropy(history[0]["entropy"], history[-1]["entropy"])]
+    return [*_of_skips(space.identities(found)), *_of_gains(gains)]
+
+
+def gained(differences: Sequence[float]) -> bool:
+    """Say whether the mean of paired differences is above 0 by more than its standard error."""
+    if len(differences) < 2:
+        return False
+    return mean(differences) > stdev(differences) / math.sqrt(len(differences))
+
+
+def _drawn(space: Space, logits: Tensor, seed: int) -> list[Architecture]:
+    generator = torch.Generator().manual_seed(step_seed(seed, "draws"))
+    return [space.decode(space.relax(logits.detach(), generator)) for _ in range(DRAWS)]
 
 
 def _of_skips(skips: Sequence[int]) -> list[str]:
@@ -41,10 +69,11 @@ def _of_skips(skips: Sequence[int]) -> list[str]:
     ]
 
 
-def _of_entropy(first: float, last: float) -> list[str]:
-    if first == 0 or last <= (1 - LEAST_FALL) * first:
+def _of_gains(gains: Mapping[str, Sequence[float]]) -> list[str]:
+    if any(map(gained, gains.values())):
         return []
+    said = ", ".join(f"{name} {mean(differences):+.3f}" for name, differences in gains.items())
     return [
-        f"the distribution hardly became decided (entropy {first:.2f} → {last:.2f} nats a decision): the "
-        "network found may be little better than one drawn; search for more epochs"
+        f"networks drawn from what was learnt are no better than ones drawn at random ({said}): the network "
+        "found owes little to the search; search for more epochs"
     ]

@@ -17,7 +17,7 @@ from ehdnas.core.images.dataset import Split
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.averaging import Average
 from ehdnas.search.compute import CPU, Compute
-from ehdnas.search.loop import Loop, Progress, epoch_order, step_seed, steps_per_epoch
+from ehdnas.search.loop import EpochRecord, Loop, Progress, epoch_order, step_seed, steps_per_epoch, unheard
 from ehdnas.search.memory import within_memory
 from ehdnas.search.micro_batches import MicroBatches
 from ehdnas.search.processes import ALONE, Processes
@@ -79,7 +79,7 @@ class Trainer:
         """Continue from the checkpoint, if there is one; return how many steps it holds."""
         return self.loop.resume()
 
-    def run(self, progress: Progress) -> list[dict[str, Any]]:
+    def run(self, progress: Progress, on_epoch: EpochRecord = unheard) -> list[dict[str, Any]]:
         """Train to the end, from the start or from where `resume` found it; one record an epoch.
 
         Raises:
@@ -95,6 +95,9 @@ class Trainer:
             self.loop.account(figures, gradient)
             if self.average is not None:
                 self.average.update(self.loop.done)
+            if step == self.loop.steps - 1:
+                self.loop.history[-1]["learning_rate"] = self.loop.optimizers["weights"].param_groups[0]["lr"]
+                on_epoch(self.loop.history[-1])
             self.loop.show(progress)
         return self.loop.history
 

@@ -9,9 +9,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ehdnas.core.graph import layer_table
+from ehdnas.core.layers import Layer
 from ehdnas.search.predictor.liveness import live
 from ehdnas.search.spaces.base import CellGraph, Decision, NetworkShape, Part, Space
+from ehdnas.search.spaces.tables import part_tables
 
 MACS = "macs"
 OP_LATENCY = "op_latency_ms"
@@ -97,18 +98,12 @@ class SpaceFacts:
 
 def facts_of(space: Space, shape: NetworkShape) -> SpaceFacts:
     """Return the facts of a space at a network shape, costs from the layer tables of its parts."""
-    with torch.device("meta"):  # layer tables read shapes alone: weights would only take memory
-        parts = space.parts(shape)
-    tables: dict[tuple[int, tuple[int, int, int]], list[float]] = {}
+    tables = part_tables(space, shape)
+    parts = tables.parts
 
     def cost(group: tuple[Part, ...]) -> Tensor:
-        total = torch.zeros(len(_KINDS), dtype=torch.float64)
-        for part in group:
-            key = (id(part.module), part.inputs[0])
-            if key not in tables:
-                tables[key] = _costs(part)
-            total += torch.tensor(tables[key], dtype=torch.float64)
-        return total
+        costs = [_costs(tables.of(part).layers) for part in group]
+        return torch.tensor(costs, dtype=torch.float64).view(-1, len(_KINDS)).sum(0)
 
     chosen = torch.zeros(space.slots, space.choices, len(_KINDS), dtype=torch.float64)
     for (slot, choice), group in parts.chosen.items():
@@ -123,8 +118,7 @@ def facts_of(space: Space, shape: NetworkShape) -> SpaceFacts:
 _KINDS = (MACS, "weights", "elements", "layers")
 
 
-def _costs(part: Part) -> list[float]:
-    layers = layer_table(part.module, part.inputs[0]).layers
+def _costs(layers: tuple[Layer, ...]) -> list[float]:
     elements = sum(layer.cout * layer.h_out * layer.w_out for layer in layers)
     return [
         float(sum(layer.macs for layer in layers)),

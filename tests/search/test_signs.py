@@ -7,7 +7,7 @@ from ehdnas.core.images.dataset import Split
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.recipes import recipe_for
 from ehdnas.search.searcher import Searcher, SearchTask
-from ehdnas.search.signs import summary, warnings_of
+from ehdnas.search.signs import draws, summary, warnings_of
 from ehdnas.search.spaces.base import Architecture, NetworkShape
 from ehdnas.search.spaces.darts.genotype import CHOICES, EDGES_PER_CELL
 from ehdnas.search.spaces.darts.network import Cell
@@ -16,7 +16,9 @@ from ehdnas.search.spaces.nasbench201.space import NasBench201Space
 
 SPACE, SHAPE = DartsSpace(), NetworkShape(2, 3, (3, 8, 8), 4)
 SKIP = CHOICES.index("skip_connect")
+LEARNT = {"accuracy": [0.1, 0.2]}
 DECIDED = [{"entropy": 1.9}, {"entropy": 0.7, "skips": 1}]
+UNLEARNT = {"accuracy": [0.1, 0.2]}
 UNDECIDED = [{"entropy": 1.9}, {"entropy": 1.72, "skips": 7}]
 
 
@@ -33,16 +35,28 @@ def with_skips(count):
 def test_more_than_three_skips_in_a_cell_are_warned_of(count):
     network = with_skips(count)
     assert SPACE.identities(network)[0] == count
-    warnings = warnings_of(SPACE, network, DECIDED)
+    warnings = warnings_of(SPACE, network, LEARNT)
     assert len(warnings) == (count > 3)
     assert all(f"has {count} skips in a cell" in text and "\n" not in text for text in warnings)
 
 
-def test_an_entropy_that_hardly_fell_is_warned_of():
-    (warning,) = warnings_of(SPACE, SPACE.reference, UNDECIDED)
-    assert "1.90 → 1.72 nats" in warning
-    assert warnings_of(SPACE, SPACE.reference, [{"entropy": 1.9}, {"entropy": 1.6}]) == []
-    assert warnings_of(SPACE, SPACE.reference, [{"entropy": 0.0}]) == []  # there was nothing to decide
+def test_a_search_whose_draws_are_no_better_than_random_ones_is_warned_of():
+    (warning,) = warnings_of(SPACE, SPACE.reference, {"accuracy": [0.1, -0.1, 0.02], "fit": [-0.2, 0.0, 0.0]})
+    assert "no better than ones drawn at random (accuracy +0.007, fit -0.067)" in warning
+    assert warnings_of(SPACE, SPACE.reference, {"accuracy": [0.1, -0.1, 0.02], "fit": [0.2, 0.1, 0.2]}) == []
+    assert len(warnings_of(SPACE, SPACE.reference, {"accuracy": [0.0] * 3})) == 1
+
+
+def test_draws_differ_from_random_ones_by_what_was_learnt_alone():
+    nothing = SPACE.initial_logits()
+    ours, theirs = draws(SPACE, nothing, 3)
+    assert ours == theirs and len(set(ours)) == len(ours)
+    learnt = nothing.clone()
+    learnt[:, SKIP] += 9
+    ours, theirs = draws(SPACE, learnt, 3)
+    assert theirs == draws(SPACE, nothing, 3)[0]
+    skips = [sum(map(sum, map(SPACE.identities, drawn))) for drawn in (ours, theirs)]
+    assert skips[0] > skips[1]
 
 
 def test_the_summary_says_how_decided_it_is():

@@ -6,17 +6,50 @@ import tempfile
 from contextlib import contextmanager
 from functools import partial
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from sshd import left_there, running_sshd
 
 from ehdnas.core.remote import SshOptions
 from ehdnas.profilers.board.smoke import smoke_model
+
+MIB = 2**20
 
 
 @pytest.fixture
 def relu(project):
     (project / "relu.onnx").write_bytes(smoke_model(".onnx"))
     return project / "relu.onnx"
+
+
+@pytest.fixture
+def measure(ehdnas, brief, relu):
+    return lambda *arguments, file=relu: ehdnas("measure", file, "--device", "board", *arguments)
+
+
+@pytest.fixture
+def large(project):
+    """A file that takes a while to travel, and says the same as the small one."""
+    model = onnx.load_from_string(smoke_model(".onnx"))
+    model.doc_string = "x" * (8 * MIB)
+    onnx.save(model, project / "large.onnx")
+    return project / "large.onnx"
+
+
+@pytest.fixture
+def broad(project):
+    """A file that gives 4 MB for 4 bytes."""
+    graph = helper.make_graph(
+        [helper.make_node("Tile", ["x", "n"], ["y"])],
+        "broad",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, MIB])],
+        [helper.make_tensor("n", TensorProto.INT64, [2], [1, MIB])],
+    )
+    path = project / "broad.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -43,19 +42,39 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _brief_fits():
+    """Predictors that are fitted quickly: how well they fit is for tests/search to say."""
+    from ehdnas.search.predictor import embedding, process
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding, "_STEPS", 10)
+        patch.setattr(process, "_ROUNDS", (10, 5, 5))
+        yield
+
+
 @pytest.fixture(scope="session")
-def profiled(tmp_path_factory):
+def profiled(tmp_path_factory, _brief_fits):
     """The workspace of a project of TINY settings default device profiled: made once, then copied."""
     from ehdnas.cli import main
 
     folder = tmp_path_factory.mktemp("profiled")
     (folder / "ehdnas.toml").write_text(TINY)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with chdir(folder):
         assert main(["profile", "--device", "ehdnas-generic"]) == 0
-    finally:
-        os.chdir(before)
+    return folder / ".ehdnas"
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory, profiled):
+    """That workspace once a search has been made in it: made once, then copied."""
+    from ehdnas.cli import main
+
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "ehdnas.toml").write_text(TINY)
+    shutil.copytree(profiled, folder / ".ehdnas")
+    with chdir(folder):
+        assert main(["search"]) == 0
     return folder / ".ehdnas"
 
 
@@ -64,6 +83,14 @@ def tiny(project, profiled):
     """A project whose settings make every stage take seconds, its default device profiled."""
     (project / "ehdnas.toml").write_text(TINY)
     shutil.copytree(profiled, project / ".ehdnas")
+    return project
+
+
+@pytest.fixture
+def found(project, searched):
+    """A project of the same settings, its search done."""
+    (project / "ehdnas.toml").write_text(TINY)
+    shutil.copytree(searched, project / ".ehdnas", symlinks=True)
     return project
 
 

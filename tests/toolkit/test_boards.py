@@ -11,6 +11,7 @@ from ehdnas.profilers.board.smoke import smoke_model
 pytest_plugins = ("sshd_fixtures", "board_fixtures")
 
 SIZE = ("--channels", "4", "--cells", "3")
+SAMPLES = 10  # each is exported, which takes most of the time; a predictor takes no fewer
 
 
 def rows_of(project) -> list[tuple]:
@@ -29,18 +30,18 @@ def test_a_board_is_profiled_to_a_fitted_predictor(
 
 
 def profile_and_look(project, ehdnas, device, runtime):
-    done = ehdnas("profile", "--device", device, "--samples", 20, *SIZE, "--json")
+    done = ehdnas("profile", "--device", device, "--samples", SAMPLES, *SIZE, "--json")
     assert done.code == 0, done.err
     said = json.loads(done.out)
-    assert said["basis"] == "measured" and said["held_out"]["samples"] == 20
+    assert said["basis"] == "measured" and said["held_out"]["samples"] == SAMPLES
     rows = rows_of(project)
-    assert len({subject for subject, _ in rows}) == len(rows) == 20
+    assert len({subject for subject, _ in rows}) == len(rows) == SAMPLES
     passport = json.loads(rows[0][1])
     package = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}[runtime]
     assert passport["interpreter"].startswith(package) and passport["kind"] == "ssh"
     assert ehdnas("predict", "DARTS_V2", "--device", device, *SIZE).code == 0
-    again = ehdnas("profile", "--device", device, "--samples", 20, *SIZE)
-    assert again.code == 0 and "20 known already" in again.err and len(rows_of(project)) == 20
+    again = ehdnas("profile", "--device", device, "--samples", SAMPLES, *SIZE)
+    assert again.code == 0 and f"{SAMPLES} known already" in again.err and len(rows_of(project)) == SAMPLES
 
 
 def test_doctor_says_that_a_board_is_ready(project, ehdnas, sshd, known_board):

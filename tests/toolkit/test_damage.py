@@ -53,8 +53,7 @@ def stopped(arguments, at, number=signal.SIGINT):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
 
 
-def test_a_training_goes_on_with_the_flags_it_was_started_with(tiny, ehdnas):
-    assert ehdnas("search").code == 0
+def test_a_training_goes_on_with_the_flags_it_was_started_with(found, ehdnas):
     flags = ["--train-epochs", "3", "--batch-size", "32"]
     assert stopped(["train", *flags], 5).returncode == 130
     resumed = ehdnas("train", "--resume", "--json")
@@ -70,8 +69,7 @@ def test_a_training_goes_on_with_the_flags_it_was_started_with(tiny, ehdnas):
     assert json.loads(ehdnas("train", "--resume", "--json").out)["epochs"] == 2
 
 
-def test_a_run_in_use_is_left_alone(tiny, ehdnas):
-    assert ehdnas("search").code == 0
+def test_a_run_in_use_is_left_alone(found, ehdnas):
     with find_workspace().latest().working():
         refused = ehdnas("train")
     assert refused.code == 2
@@ -79,9 +77,8 @@ def test_a_run_in_use_is_left_alone(tiny, ehdnas):
     assert ehdnas("train").code == 0
 
 
-def test_damaged_or_missing_weights_are_not_exported_and_are_made_again(tiny, ehdnas):
-    for command in ("search", "train"):
-        assert ehdnas(command).code == 0
+def test_damaged_or_missing_weights_are_not_exported_and_are_made_again(found, ehdnas):
+    assert ehdnas("train").code == 0
     run = find_workspace().latest()
     trained = sha256(run.weights)
     whole = run.weights.read_bytes()

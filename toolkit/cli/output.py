@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import math
 import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from ehdnas.cli.epochs import EpochProgress, table
+from ehdnas.cli.epochs import line as line_of
 from ehdnas.cli.interrupt import check
 from ehdnas.core.text import duration
 
@@ -28,7 +32,8 @@ class Screen:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._bar: Progress | None = None
+        self._bar: EpochProgress | None = None
+        self._records: list[dict[str, Any]] | None = None
         self._spoke: tuple[float, int] | None = None
         self._wait = _EVERY_S[0]
 
@@ -53,6 +58,10 @@ class Screen:
         if self.console.is_terminal:
             self._draw(done, total, text)
             return
+        if self._records is not None:  # its epochs are told instead, a line each at most
+            if done >= total:
+                self._records, self._wait = None, _EVERY_S[0]
+            return
         now = time.monotonic()
         # The first call only starts the clock: what came before it, and warming up, would distort the rate.
         since, before = self._spoke = self._spoke or (now, done)
@@ -63,6 +72,23 @@ class Screen:
         if done >= total:
             self._spoke, self._wait = None, _EVERY_S[0]
 
+    def epochs(self, total: int) -> Callable[[dict[str, Any]], None]:
+        """Return what shows an epoch's record: a row of a table, elsewhere a line now and then."""
+        begin, spoke = time.monotonic(), -math.inf
+        shown = self._records = []
+
+        def show(record: dict[str, Any]) -> None:
+            nonlocal spoke
+            check()
+            shown.append(record)
+            now, epoch = time.monotonic(), record["epoch"] + 1
+            if not self.console.is_terminal and (now - spoke > self._wait or epoch == total):
+                left = (now - begin) * (total - epoch) / len(shown)
+                self.say(f"  {line_of(record, total)}" + (f"; about {duration(left)} left" if left else ""))
+                spoke = now
+
+        return show
+
     def _draw(self, done: int, total: int, text: str) -> None:
         if self._bar is None:
             columns = (
@@ -71,13 +97,19 @@ class Screen:
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
             )
-            self._bar = Progress(*columns, console=self.console, transient=True)
+            self._bar = EpochProgress(*columns, console=self.console, transient=True)
+            self._bar.records = self._records or ()
             self._bar.add_task(text, total=total)
+            atexit.register(self._bar.stop)  # an error leaves it drawn, and the cursor hidden
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done, total=total, description=text)
         if done >= total:
             self._bar.stop()
+            atexit.unregister(self._bar.stop)
             self._bar = None
+            if self._records:
+                self.console.print(table(self._records))
+            self._records = None
 
 
 def emit_json(command: str, value: dict[str, Any]) -> None:

@@ -7,13 +7,12 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ehdnas.core.graph import layer_table
 from ehdnas.core.layers import Layer, LayerTable
 from ehdnas.profilers.e2e_perf.workload import Workload
 from ehdnas.search.spaces.base import Architecture, Decision, NetworkShape, Part, Space
+from ehdnas.search.spaces.tables import part_tables
 
 
 @lru_cache(maxsize=8)
@@ -27,9 +26,8 @@ class Costed:
 
     def __init__(self, space: Space, shape: NetworkShape) -> None:
         self._space = space
-        with torch.device("meta"):  # layer tables read shapes alone: weights would only take memory
-            self._parts = space.parts(shape)
-        self._traced: dict[tuple[int, tuple[int, int, int]], tuple[Layer, ...]] = {}
+        self._tables = part_tables(space, shape)
+        self._parts = self._tables.parts
 
     def table(self, architecture: Architecture) -> LayerTable:
         """Return the layer table of one architecture; its first and last layer stand first and last."""
@@ -59,12 +57,9 @@ class Costed:
         )
 
     def _traces(self, part: Part) -> tuple[Layer, ...]:
-        key = (id(part.module), part.inputs[0])
-        if key not in self._traced:
-            table = layer_table(part.module, part.inputs[0])
-            assert not table.unsupported, table.unsupported
-            self._traced[key] = table.layers
-        return self._traced[key]
+        table = self._tables.of(part)
+        assert not table.unsupported, table.unsupported
+        return table.layers
 
 
 class _Together:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 
 class Reporter(Protocol):
@@ -17,6 +18,9 @@ class Reporter(Protocol):
     def progress(self, done: int, total: int, text: str) -> None:
         """Show how far the current stage is; a bar starts at the first call and ends at `total`."""
 
+    def epochs(self, total: int) -> Callable[[dict[str, Any]], None]:
+        """Return what shows the record of each of a stage's `total` epochs, until its progress ends."""
+
 
 class Silent:
     """A reporter that shows nothing, for use as a library."""
@@ -29,3 +33,7 @@ class Silent:
 
     def progress(self, done: int, total: int, text: str) -> None:
         """Show nothing."""
+
+    def epochs(self, total: int) -> Callable[[dict[str, Any]], None]:
+        """Return what shows nothing."""
+        return lambda record: None

@@ -15,6 +15,7 @@ from ehdnas.core.budget import Budget, parse_budget
 from ehdnas.core.errors import BudgetError
 from ehdnas.core.text import duration
 from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.events import heard
 from ehdnas.pipeline.following import call
 from ehdnas.pipeline.mapping import heed_mapping
 from ehdnas.pipeline.meter import Meter
@@ -33,13 +34,14 @@ from ehdnas.search.selection import (
     shortlist,
     supernet_accuracy,
 )
-from ehdnas.search.signs import summary, warnings_of
+from ehdnas.search.signs import draws, summary, warnings_of
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.settings import PLACE_SETTINGS, kept_by_runs
 from ehdnas.workspace import Run
 
 _SCORED = 16  # candidates judged with the supernet's weights,
 _SCORED_ON = 1000  # on this many images
+_COMPARED_ON = 250  # images, for draws that are compared by their means
 _MEASURED = 6  # of them, how many are measured before the search settles for less
 
 
@@ -66,7 +68,7 @@ def search(context: Context, resume: bool = False) -> Run:
     with run.working():
         result = _run_search(context, run, profiled, budget, resume)
         record = _choose(context, profiled, budget, result, fallback)
-        _say_signs(context, record["genotype"], result.history)
+        _say_signs(context, profiled, budget, result, record["genotype"])
         run.write("search", {**record, "history": result.history, **_describe(context, budget)})
         run.forget("train", "export", "verify")
         if context.settings.codesign:
@@ -184,7 +186,7 @@ def _run_search(context: Context, run: Run, profiled: Profile, budget: Budget, r
     call(context, "search", resume)
     if resume:
         context.say_resumed("search", searcher.resume(), searcher.loop)
-    return searcher.run(context.reporter.progress)
+    return searcher.run(context.reporter.progress, heard(context, run, "search", searcher.loop))
 
 
 @dataclass(frozen=True)
@@ -229,27 +231,52 @@ def _choose(
     }
 
 
-def _say_signs(context: Context, genotype: str, history: list[dict[str, Any]]) -> None:
+def _say_signs(
+    context: Context, profiled: Profile, budget: Budget, result: SearchResult, genotype: str
+) -> None:
     """Show how decided the search became, and warn of what makes its network doubtful."""
-    context.reporter.say(f"search: {summary(history)}")
-    for warning in warnings_of(context.space, context.space.parse(genotype), history):
+    context.reporter.say(f"search: {summary(result.history)}")
+    space = context.space
+    constraint = Constraint(profiled.predictor, budget, context.settings.confidence)
+    accuracies, excesses = [], []
+    for drawn in draws(space, result.logits, context.settings.seed):
+        accuracies.append(_accuracies(context, result, drawn, _COMPARED_ON, "draws scored"))
+        with torch.no_grad():
+            excesses.append(torch.relu(constraint.violation(space.encode_all(drawn))))
+    learnt, random = accuracies
+    gains = {
+        "accuracy": [ours - theirs for ours, theirs in zip(learnt, random, strict=True)],
+        f"log of {budget.metric} under budget": (excesses[1] - excesses[0]).tolist(),
+    }
+    for warning in warnings_of(space, space.parse(genotype), gains):
         context.reporter.warn(f"search: {warning}")
 
 
 def _judge(context: Context, result: SearchResult, judged: list[Candidate]) -> list[_Scored]:
-    _, held_out = context.dataset.halves(context.settings.seed)
-    images = torch.from_numpy(held_out.images[:_SCORED_ON])
-    labels = torch.from_numpy(held_out.labels[:_SCORED_ON])
-    scored = []
-    for number, one in enumerate(judged, 1):
-        accuracy = supernet_accuracy(
-            context.space, result.supernet, one.architecture, images, labels, context.augmentation,
-            context.recipe.batch_size, context.compute,
-        )  # fmt: skip
-        scored.append(_Scored(one, accuracy))
-        context.reporter.progress(number, len(judged), "candidates scored")
+    accuracies = _accuracies(
+        context, result, [one.architecture for one in judged], _SCORED_ON, "candidates scored"
+    )
+    scored = [_Scored(*pair) for pair in zip(judged, accuracies, strict=True)]
     # Those predicted to fit go first; among them, the most accurate.
     return sorted(scored, key=lambda one: (max(one.candidate.violation, 0.0), -one.accuracy))
+
+
+def _accuracies(
+    context: Context, result: SearchResult, architectures: list[Architecture], images_used: int, doing: str
+) -> list[float]:
+    """Return the accuracies of architectures with the supernet's weights, on held-out images."""
+    _, held_out = context.dataset.halves(context.settings.seed)
+    images = torch.from_numpy(held_out.images[:images_used])
+    labels = torch.from_numpy(held_out.labels[:images_used])
+    accuracies = []
+    for number, one in enumerate(architectures, 1):
+        accuracy = supernet_accuracy(
+            context.space, result.supernet, one, images, labels, context.augmentation,
+            context.recipe.batch_size, context.compute,
+        )  # fmt: skip
+        accuracies.append(accuracy)
+        context.reporter.progress(number, len(architectures), doing)
+    return accuracies
 
 
 def _row(

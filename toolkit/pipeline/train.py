@@ -15,6 +15,7 @@ from ehdnas.core.files import sha256
 from ehdnas.core.images.dataset import normalise
 from ehdnas.core.text import duration
 from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.events import heard
 from ehdnas.pipeline.following import call
 from ehdnas.pipeline.tasks import train_task
 from ehdnas.search.checkpoint import load_checkpoint, module_tensors, restore_module, save_checkpoint
@@ -66,7 +67,7 @@ def _train(context: Context, run: Run, architecture: Architecture, resume: bool)
     call(context, "train", resume, genotype)
     if resume:
         context.say_resumed("train", trainer.resume(), trainer.loop)
-    history = trainer.run(context.reporter.progress)
+    history = trainer.run(context.reporter.progress, heard(context, run, "train", trainer.loop))
     network = _plain(context, architecture, trainer)
     result = _evaluate(context, network, history)
     result["weights_sha256"] = _save_weights(context, run, architecture, network, result)
