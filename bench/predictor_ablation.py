@@ -24,7 +24,7 @@ from predictor import DATA, one_thread, workers
 from predictor_questions import DEVICES, Device
 from torch import Tensor
 
-from ehdnas.search.predictor import ensemble, process
+from ehdnas.search.predictor import ensemble, regression
 from ehdnas.search.predictor.facts import SpaceFacts
 from ehdnas.search.predictor.features import Edges, Features
 from ehdnas.search.predictor.process import View
@@ -95,8 +95,8 @@ PATCHES: dict[str, tuple[Any, str, Any]] = {
     "normal noise only": (ensemble, "_shares", only_noise(0)),
     "robust noise only": (ensemble, "_shares", only_noise(1)),
     "always in the log": (ensemble, "_scales_for", lambda *_: ("log",)),
-    "single edges weigh as counts do": (process, "_SINGLE", 1.0),
-    "a looser prior on the weights": (process, "_LOOSE", 2.0),
+    "single edges weigh as counts do": (regression, "_SINGLE", 1.0),
+    "a looser prior on the weights": (regression, "_LOOSE", 2.0),
     "shares by error and rank": (ensemble, "_shares", by_rank),
     "messages along edges as well": (ensemble, "_MANY_VIEWS", MESSAGES),
 }

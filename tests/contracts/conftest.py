@@ -2,7 +2,7 @@
 
 import pytest
 
-from ehdnas.search.predictor import embedding, process
+from ehdnas.search.predictor import embedding, regression
 
 
 @pytest.fixture(scope="module")
@@ -10,5 +10,5 @@ def brief():
     """Fits that take fewer steps than usual."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding, "_STEPS", 40)
-        patch.setattr(process, "_ROUNDS", (10, 5, 5))
+        patch.setattr(regression, "_ROUNDS", (10, 5, 5))
         yield

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ehdnas.search.predictor import process
+from ehdnas.search.predictor import regression
 from ehdnas.search.predictor.choice import choose
 from ehdnas.search.predictor.facts import SpaceFacts
 from ehdnas.search.predictor.features import whole
@@ -20,7 +20,7 @@ CONV3 = 3
 
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch):
-    monkeypatch.setattr(process, "_ROUNDS", (10, 5, 5))
+    monkeypatch.setattr(regression, "_ROUNDS", (10, 5, 5))
 
 
 def drawn(count, seed, without=()):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from additive_costs import FACTS, additive, drawn, noise
 
-from ehdnas.search.predictor import ensemble, network, process
+from ehdnas.search.predictor import ensemble, network, regression
 from ehdnas.search.predictor.base import Identity
 from ehdnas.search.predictor.ensemble import EnsemblePredictor
 from ehdnas.search.predictor.features import whole
@@ -18,7 +18,7 @@ WHO = Identity("ehdnas", "nasbench201", 6, 5, "c16x15", "here", "threads 1", "la
 
 @pytest.fixture
 def brief(monkeypatch):
-    monkeypatch.setattr(process, "_ROUNDS", (10, 5, 5))
+    monkeypatch.setattr(regression, "_ROUNDS", (10, 5, 5))
 
 
 def predictor_of(gates, values, source=None):
@@ -91,7 +91,7 @@ def test_with_many_samples_each_view_is_there_on_the_log_too_where_it_is_heard(b
     assert same(read_back(predictor, tmp_path), predictor, unseen)
     before = predictor(unseen)
     for member in [one for one, told in zip(predictor.members, heard, strict=True) if not told]:
-        member.level += 1
+        member.constant += 1
     assert torch.equal(predictor(unseen), before)
 
 
@@ -155,5 +155,5 @@ def test_another_device_s_predictor_helps_where_there_are_few_samples(brief, tmp
     assert gates.grad.isfinite().all() and (gates.grad.abs().sum((1, 2)) > 0).all()
     before = again(unseen)
     for member in again.source.members:
-        member.level += math.log(2)
+        member.constant += math.log(2)
     assert (again(unseen) / before - 1).abs().mean() > 0.01, "it asks the source"

@@ -6,8 +6,9 @@ import pytest
 import torch
 from additive_costs import FACTS, additive, drawn, noise
 
-from ehdnas.search.predictor import process
+from ehdnas.search.predictor import process, regression
 from ehdnas.search.predictor.features import alone, effective, whole
+from ehdnas.search.predictor.kernel import Kernel
 from ehdnas.search.predictor.levels import Levels
 from ehdnas.search.predictor.process import Fit, View
 from ehdnas.search.predictor.warp import WARPS, Warp
@@ -60,17 +61,17 @@ def test_outliers_pull_less_on_the_robust_solution():
     assert robust < 0.06 and robust < 0.75 * normal
 
 
-def test_the_trust_in_outliers_settles_at_next_to_nothing():
+def test_the_weight_of_outliers_settles_at_next_to_nothing():
     gates = drawn(120)
     values = of_live_edges(gates) * (1 + noise(120, 0.01))
     values[::20] *= 3
-    problem, _ = fit_of(View(effective), gates, values)._problem(torch.arange(120), None)
-    kernel, trusts = problem.searched(), [torch.ones(120).double()]
+    problem, _ = fit_of(View(effective), gates, values)._regression(torch.arange(120), None)
+    kernel, weights = problem.searched(), [torch.ones(120).double()]
     for _ in range(8):
-        solution = problem._solution(kernel, trusts[-1])
-        trusts.append(process._trust(solution, kernel.noise.exp(), trusts[-1]))
-    assert (trusts[-1] - trusts[-2]).abs().max() < process._SETTLED
-    assert trusts[-1][::20].max() < 0.3 and trusts[-1].median() > 0.8
+        solution = problem.solution(kernel, weights[-1])
+        weights.append(regression.student_weights(solution, kernel.noise.exp(), weights[-1]))
+    assert (weights[-1] - weights[-2]).abs().max() < regression._SETTLED
+    assert weights[-1][::20].max() < 0.3 and weights[-1].median() > 0.8
 
 
 def test_a_process_is_fitted_to_the_rows_it_is_given():
@@ -84,22 +85,22 @@ def test_a_process_is_fitted_to_the_rows_it_is_given():
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_errors_when_left_out_are_those_of_a_solution_without_the_sample(name):
-    """Equations 5.10 to 5.12 of Rasmussen and Williams against solving again, for some kernel and trust."""
+    """Equations 5.10 to 5.12 of Rasmussen and Williams against solving again, for some kernel and weights."""
     gates, view = drawn(25), VIEWS[name]
     fit = fit_of(view, gates, additive(gates) * (1 + noise(25, 0.1)))
-    problem, _ = fit._problem(torch.arange(25), None)
+    problem, _ = fit._regression(torch.arange(25), None)
     kernel = problem.searched()
-    trust = torch.rand(25, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
-    solved = problem._solution(kernel, trust)
+    weights = torch.rand(25, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
+    solved = problem.solution(kernel, weights)
     for row in range(0, 25, 4):
         kept = torch.arange(25) != row
         without = replace(problem, inputs=problem.inputs[kept], targets=problem.targets[kept])
-        again = without._solution(kernel, trust[kept])
+        again = without.solution(kernel, weights[kept])
         across = problem._kernel(kernel, problem.inputs[[row]], without.inputs)[0]
-        error = problem.targets[row] - kernel.level - across @ again.pull
+        error = problem.targets[row] - kernel.constant - across @ again.alpha
         assert error.item() == pytest.approx(solved.error[row].item(), rel=1e-6, abs=1e-9)
-        itself = problem._covariance(kernel, trust)[row, row]
-        known = torch.linalg.solve(without._covariance(kernel, trust[kept]), across)
+        itself = problem._covariance(kernel, weights)[row, row]
+        known = torch.linalg.solve(without._covariance(kernel, weights[kept]), across)
         assert (itself - across @ known).item() == pytest.approx(solved.variance[row].item(), rel=1e-6)
 
 
@@ -115,21 +116,21 @@ def test_errors_when_left_out_foretell_those_on_other_networks():
 
 def test_the_loss_has_the_gradient_of_the_marginal_likelihood():
     gates = drawn(20)
-    problem, _ = fit_of(View(effective), gates, additive(gates))._problem(torch.arange(20), None)
-    trust = torch.ones_like(problem.targets)
+    problem, _ = fit_of(View(effective), gates, additive(gates))._regression(torch.arange(20), None)
+    weights = torch.ones_like(problem.targets)
 
     def slopes(loss_of):
-        kernel = process._Kernel(*(one.clone().requires_grad_() for one in problem._first().all))
+        kernel = Kernel(*(one.clone().requires_grad_() for one in problem._first().all))
         loss_of(kernel).backward()
         return [one.grad for one in kernel.all]
 
     def likelihood(kernel):
         normal = torch.distributions.MultivariateNormal(
-            kernel.level.expand(20), problem._covariance(kernel, trust)
+            kernel.constant.expand(20), problem._covariance(kernel, weights)
         )
         return -normal.log_prob(problem.targets)
 
-    pairs = zip(slopes(lambda kernel: problem._loss(kernel, trust)), slopes(likelihood), strict=True)
+    pairs = zip(slopes(lambda kernel: problem._loss(kernel, weights)), slopes(likelihood), strict=True)
     assert all(torch.allclose(one, other, rtol=1e-6, atol=1e-9) for one, other in pairs)
 
 

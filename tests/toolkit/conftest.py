@@ -45,11 +45,11 @@ def project(tmp_path, monkeypatch):
 @pytest.fixture(scope="session", autouse=True)
 def _brief_fits():
     """Predictors that are fitted quickly: how well they fit is for tests/search to say."""
-    from ehdnas.search.predictor import embedding, process
+    from ehdnas.search.predictor import embedding, regression
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding, "_STEPS", 10)
-        patch.setattr(process, "_ROUNDS", (10, 5, 5))
+        patch.setattr(regression, "_ROUNDS", (10, 5, 5))
         yield
 
 
