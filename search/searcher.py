@@ -37,7 +37,9 @@ class SearchTask:
     """Everything a search depends on; the same task gives the same architecture.
 
     What a GPU computes differs from what a CPU does in the last digits, and so may what is found. Of several
-    `processes` only the first one needs the `constraint`.
+    `processes` only the first one needs the `constraint`. With `uniform` the shared weights alone are
+    trained, on paths drawn evenly from the whole of the space (SPOS: Guo et al., ECCV 2020, section 3.1), and
+    the distribution stays as it began.
     """
 
     space: Space
@@ -52,6 +54,12 @@ class SearchTask:
     identity: dict[str, Any]
     compute: Compute = CPU
     processes: Processes = ALONE
+    uniform: bool = False
+
+
+def warm_up_epochs(epochs: int) -> int:
+    """Return how many of a search's epochs train weights alone, before the distribution moves."""
+    return int(_WARM_UP * epochs)
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ class Searcher:
                 both, self._attempt, self._batch_size, self.parts.count, self.compute, self.loop.stage
             )
             self.loop.account(figures, gradient)
-            if step == self.loop.steps - 1:
+            if step == self.loop.steps - 1 and not self.task.uniform:
                 self.loop.history[-1] |= self._decided()
             self.loop.carried["multiplier"] = self.dual.multiplier
             self.loop.show(partial(self._show, progress))
@@ -207,7 +215,7 @@ class Searcher:
 
     def _both_steps(self, epoch: int, step: int) -> tuple[dict[str, float | Tensor], Tensor]:
         figures, norm = self.weight_step(*self._batch(0, epoch, step))
-        if epoch < int(_WARM_UP * self.loop.epochs):
+        if self.task.uniform or epoch < warm_up_epochs(self.loop.epochs):
             return {**figures}, norm
         return {**figures, **self.architecture_step(*self._batch(1, epoch, step))}, norm
 

@@ -26,9 +26,17 @@ def warnings_of(space: Space, found: Architecture, history: Sequence[dict[str, A
 
     Args:
         found: the network it ended with.
-        history: one record an epoch, each with the `entropy` at its end.
+        history: one record an epoch, each with the `entropy` at its end where a distribution was learnt.
     """
-    return [*_of_skips(space.identities(found)), *_of_entropy(history[0]["entropy"], history[-1]["entropy"])]
+    of_skips = _of_skips(space.identities(found))
+    if not learnt(history):
+        return of_skips
+    return [*of_skips, *_of_entropy(history[0]["entropy"], history[-1]["entropy"])]
+
+
+def learnt(history: Sequence[dict[str, Any]]) -> bool:
+    """Return whether a search with this history learnt a distribution; others draw from an even one."""
+    return bool(history) and "entropy" in history[-1]
 
 
 def _of_skips(skips: Sequence[int]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import count
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,10 +15,11 @@ from ehdnas.search.queried.belief import Belief, Posterior
 from ehdnas.search.queried.descent import visited
 from ehdnas.search.queried.ledger import Ledger, Seen
 from ehdnas.search.queried.random import spend_at_random
-from ehdnas.search.queried.task import QueriedTask, best, shortfall, spend
+from ehdnas.search.queried.task import NothingLeftError, QueriedTask, best, shortfall, spend
 from ehdnas.search.spaces.base import Architecture
 
 _EACH = 5  # queries a budget between one fit and the next
+_FURTHER = 256  # of few networks that may be queried, so many are thought of though no descent met them
 
 
 def guided_search(task: QueriedTask, ledger: Ledger) -> None:
@@ -27,12 +29,14 @@ def guided_search(task: QueriedTask, ledger: Ledger) -> None:
     together with that of the budgets' metric. Of the networks met on the way, and the neighbours of the best
     so far, each budget in turn takes the one of the highest expected improvement, times the chance that it
     meets the budget (Gardner et al., ICML 2014).
+
+    Raises:
+        NothingLeftError: every network that may be queried has been.
     """
     spend_at_random(task, ledger, task.start)
     rounds = count()
     while ledger.queries_left:
-        generator = torch.Generator().manual_seed(step_seed(task.seed, "guided", next(rounds)))
-        round_ = _Round(task, ledger, generator)
+        round_ = _Round(task, ledger, step_seed(task.seed, "guided", next(rounds)))
         for budget in (task.budgets * _EACH)[: ledger.queries_left]:
             round_.spend(budget)
 
@@ -40,10 +44,12 @@ def guided_search(task: QueriedTask, ledger: Ledger) -> None:
 class _Round:
     """Networks worth a thought, what is believed of them, and which of them are still to be had."""
 
-    def __init__(self, task: QueriedTask, ledger: Ledger, generator: torch.Generator) -> None:
+    def __init__(self, task: QueriedTask, ledger: Ledger, seed: int) -> None:
         self.task, self.ledger = task, ledger
         self.belief = Belief(task, ledger.seen)
-        self.networks = _candidates(task, ledger, self.belief, generator)
+        self.networks = _candidates(task, ledger, self.belief, seed)
+        if not self.networks:
+            raise NothingLeftError(f"space '{task.space.name}' has no network left to query")
         self.posterior = self.belief.posterior(self.networks)
         self.log_values = task.log_values(self.networks)
         self.open = list(range(len(self.networks)))
@@ -61,17 +67,18 @@ class _Round:
         self.posterior = self.posterior.knowing(row)
 
 
-def _candidates(
-    task: QueriedTask, ledger: Ledger, belief: Belief, generator: torch.Generator
-) -> list[Architecture]:
+def _candidates(task: QueriedTask, ledger: Ledger, belief: Belief, seed: int) -> list[Architecture]:
     """Return networks that are worth a thought and were not queried."""
+    generator = torch.Generator().manual_seed(seed)
     leaders: dict[Budget, Seen] = {budget: best(ledger.seen, budget) for budget in task.budgets}
     starts = {budget: [one.architecture] for budget, one in leaders.items()}
     found = dict.fromkeys(visited(task, belief.log_error, starts, generator))
     for one in leaders.values():
         found |= dict.fromkeys(task.space.neighbours(one.architecture))
     found |= dict.fromkeys(filter(task.space.allows, ledger.values))
-    return [one for one in found if one not in ledger.accuracies]
+    if task.among is not None:
+        found |= dict.fromkeys(task.draw(np.random.default_rng(seed), _FURTHER, ledger.accuracies))
+    return task.open(found, ledger.accuracies)
 
 
 def _improvement(posterior: Posterior, bar: float | None) -> Tensor:

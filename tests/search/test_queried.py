@@ -14,7 +14,7 @@ from ehdnas.search.predictor.facts import SpaceFacts
 from ehdnas.search.queried.belief import Belief, Posterior
 from ehdnas.search.queried.ledger import Ledger, Seen
 from ehdnas.search.queried.methods import METHODS
-from ehdnas.search.queried.task import TRIES, QueriedTask, answers, best, spend
+from ehdnas.search.queried.task import TRIES, NothingLeftError, QueriedTask, answers, best, spend
 from ehdnas.search.spaces.nasbench201.space import NasBench201Space
 
 SPACE = NasBench201Space()
@@ -130,6 +130,21 @@ def test_ours_is_better_than_random_and_near_the_best_there_is(predictor):
     ours, random = accuracies("guided"), accuracies("random")
     assert np.all(ours >= random)
     assert np.all(ours > np.array(true) - 0.005)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_of_a_table_no_other_network_is_queried_and_nothing_is_left_in_the_end(predictor, name):
+    source, networks = Formula(), some(30)
+    task = QueriedTask(SPACE, BUDGETS[1:2], predictor, 0, 12, among=frozenset(networks))
+    with pytest.raises(NothingLeftError, match="no network left"):
+        METHODS[name](task, ledger_of(31, source))
+    assert sorted(one.choices for one in source.asked) == sorted(one.choices for one in networks)
+
+
+def test_under_one_budget_random_search_queries_what_meets_it(predictor):
+    ledger = ledger_of()
+    METHODS["random"](task_of(predictor, BUDGETS[:1]), ledger)
+    assert all(BUDGETS[0].meets(one.value) for one in ledger.seen)
 
 
 def test_a_throughput_is_met_from_above():

@@ -14,14 +14,21 @@ from torch import Tensor
 from ehdnas.core.budget import Budget, parse_budget
 from ehdnas.core.errors import BudgetError
 from ehdnas.core.text import duration
+from ehdnas.pipeline.beside import require_baseline
+from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.following import call
 from ehdnas.pipeline.mapping import heed_mapping
 from ehdnas.pipeline.meter import Meter
+from ehdnas.pipeline.methods import method_of
 from ehdnas.pipeline.profile import Profile, ensure_predictor, reference_value
+from ehdnas.pipeline.runs import run_settings, unfinished
+from ehdnas.pipeline.scoring import SCORED, score_by_method, shared_accuracy
+from ehdnas.pipeline.table_search import search_table
 from ehdnas.pipeline.tasks import search_task
+from ehdnas.pipeline.worth import warn_of_few_images
 from ehdnas.profilers.base import TableProfiler
-from ehdnas.search.loop import require_same
+from ehdnas.search.equal_cost import METHODS as BASELINES
 from ehdnas.search.objective import Constraint
 from ehdnas.search.processes import current
 from ehdnas.search.searcher import Searcher, SearchResult
@@ -31,16 +38,12 @@ from ehdnas.search.selection import (
     fastest,
     fastest_starts,
     shortlist,
-    supernet_accuracy,
 )
-from ehdnas.search.signs import summary, warnings_of
+from ehdnas.search.signs import learnt, summary, warnings_of
 from ehdnas.search.spaces.base import Architecture
-from ehdnas.settings import PLACE_SETTINGS, kept_by_runs
 from ehdnas.workspace import Run
 
-_SCORED = 16  # candidates judged with the supernet's weights,
-_SCORED_ON = 1000  # on this many images
-_MEASURED = 6  # of them, how many are measured before the search settles for less
+_MEASURED = 6  # candidates, of those judged, that are measured before the search settles for less
 
 
 def search(context: Context, resume: bool = False) -> Run:
@@ -50,10 +53,14 @@ def search(context: Context, resume: bool = False) -> Run:
         BudgetError: no network of the space meets the budget; the message names the nearest.
         UsageError: resuming with other settings; the message says which differ.
     """
+    method = method_of(context)
+    if context.device.kind == TABLE:
+        return search_table(context, method, resume)
     budget = parse_budget(context.settings.budget)
+    require_baseline(context)
     context.compute  # noqa: B018 - a GPU that is not there is said before anything is measured
     context = heed_mapping(context)
-    run = _unfinished(context) if resume else None
+    run = unfinished(context) if resume else None
     if run is not None and run.has("search"):
         context.reporter.say(f"search: run {run.name} is finished; nothing to resume")
         return run
@@ -64,9 +71,10 @@ def search(context: Context, resume: bool = False) -> Run:
     _say_plan(context, budget)
     with run.working():
         result = _run_search(context, run, profiled, budget, resume)
-        record = _choose(context, profiled, budget, result, fallback)
+        record = _choose(context, run, profiled, budget, result, fallback)
         _say_signs(context, record["genotype"], result.history)
-        run.write("search", {**record, "history": result.history, **_describe(context, budget)})
+        described = {"method": method, **_describe(context, budget)}
+        run.write("search", {**record, "history": result.history, **described})
         run.forget("train", "export", "verify")
         if context.settings.codesign:
             _write_accelerator(context, run, profiled.meter)
@@ -79,24 +87,6 @@ def _write_accelerator(context: Context, run: Run, meter: Meter) -> None:
     assert isinstance(instrument.profiler, TableProfiler)
     table = instrument.costed.table(context.space.parse(run.genotype))
     run.write("accelerator", instrument.profiler.explain(table, explore=True).as_json())
-
-
-def run_settings(context: Context) -> dict[str, Any]:
-    """Return the settings a run is made with, in the form it keeps them."""
-    settings = {**kept_by_runs(context.settings), "device": context.device.name}
-    return {"settings": settings, "device": context.device.model_dump()}
-
-
-def _unfinished(context: Context) -> Run | None:
-    run = context.workspace.latest()
-    if run is not None:
-        before, now = run.read("run"), run_settings(context)
-        ours, theirs = (
-            {key: value for key, value in one["settings"].items() if key not in PLACE_SETTINGS}
-            for one in (now, before)
-        )
-        require_same(ours, theirs, f"run {run.name}")
-    return run
 
 
 def _require_feasible(context: Context, profiled: Profile, budget: Budget) -> Architecture:
@@ -145,6 +135,7 @@ def _score(context: Context, profiled: Profile, budget: Budget) -> Callable[[lis
 
 def _say_plan(context: Context, budget: Budget) -> None:
     context.say_data()
+    warn_of_few_images(context)
     recipe, reporter = context.recipe, context.reporter
     steps = max(1, len(context.dataset.train) // 2 // recipe.batch_size)
     seconds = _step_seconds(context) * steps * recipe.search_epochs
@@ -193,7 +184,12 @@ class _Scored:
 
 
 def _choose(
-    context: Context, profiled: Profile, budget: Budget, result: SearchResult, fallback: Architecture
+    context: Context,
+    run: Run,
+    profiled: Profile,
+    budget: Budget,
+    result: SearchResult,
+    fallback: Architecture,
 ) -> dict[str, Any]:
     """Score candidates with the supernet, likely ones and ones close to the budget; keep the best that fits.
 
@@ -201,8 +197,7 @@ def _choose(
     """
     space, meter = context.space, profiled.meter
     constraint = Constraint(profiled.predictor, budget, context.settings.confidence)
-    ranked = candidates(space, result.logits, constraint, context.settings.seed)
-    scored = _judge(context, result, shortlist(ranked, _SCORED))
+    scored = _scored(context, run, result, constraint)
     measured: list[dict[str, Any]] = []
     chosen = None
     for one in scored[:_MEASURED]:
@@ -230,25 +225,29 @@ def _choose(
 
 def _say_signs(context: Context, genotype: str, history: list[dict[str, Any]]) -> None:
     """Show how decided the search became, and warn of what makes its network doubtful."""
-    context.reporter.say(f"search: {summary(history)}")
+    if learnt(history):
+        context.reporter.say(f"search: {summary(history)}")
     for warning in warnings_of(context.space, context.space.parse(genotype), history):
         context.reporter.warn(f"search: {warning}")
 
 
-def _judge(context: Context, result: SearchResult, judged: list[Candidate]) -> list[_Scored]:
-    _, held_out = context.dataset.halves(context.settings.seed)
-    images = torch.from_numpy(held_out.images[:_SCORED_ON])
-    labels = torch.from_numpy(held_out.labels[:_SCORED_ON])
-    scored = []
-    for number, one in enumerate(judged, 1):
-        accuracy = supernet_accuracy(
-            context.space, result.supernet, one.architecture, images, labels, context.augmentation,
-            context.recipe.batch_size, context.compute,
-        )  # fmt: skip
-        scored.append(_Scored(one, accuracy))
-        context.reporter.progress(number, len(judged), "candidates scored")
+def _scored(context: Context, run: Run, result: SearchResult, constraint: Constraint) -> list[_Scored]:
+    if context.settings.method in BASELINES:
+        scored = [_Scored(*pair) for pair in score_by_method(context, run, result, constraint)]
+    else:
+        ranked = candidates(context.space, result.logits, constraint, context.settings.seed)
+        scored = _judge(context, result, shortlist(ranked, SCORED))
     # Those predicted to fit go first; among them, the most accurate.
     return sorted(scored, key=lambda one: (max(one.candidate.violation, 0.0), -one.accuracy))
+
+
+def _judge(context: Context, result: SearchResult, judged: list[Candidate]) -> list[_Scored]:
+    accuracy = shared_accuracy(context, result)
+    scored = []
+    for number, one in enumerate(judged, 1):
+        scored.append(_Scored(one, accuracy(one.architecture)))
+        context.reporter.progress(number, len(judged), "candidates scored")
+    return scored
 
 
 def _row(
