@@ -42,7 +42,9 @@ class SearchTask:
     """Everything a search depends on; the same task gives the same architecture.
 
     What a GPU computes differs from what a CPU does in the last digits, and so may what is found. Of several
-    `processes` only the first one needs the `constraint`.
+    `processes` only the first one needs the `constraint`. With `uniform` the shared weights alone are
+    trained, on paths drawn evenly from the whole of the space (SPOS: Guo et al., ECCV 2020, section 3.1), and
+    the distribution stays as it began.
     """
 
     space: Space
@@ -57,6 +59,12 @@ class SearchTask:
     identity: dict[str, Any]
     compute: Compute = CPU
     processes: Processes = ALONE
+    uniform: bool = False
+
+
+def warm_up_epochs(epochs: int) -> int:
+    """Return how many of a search's epochs train weights alone, before the distribution moves."""
+    return int(_WARM_UP * epochs)
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,7 @@ class Searcher:
             )
             self.loop.account(figures, gradient)
             if step == self.loop.steps - 1:
-                self.loop.history[-1] |= self._decided()
+                self.loop.history[-1] |= {} if self.task.uniform else self._decided()
                 on_epoch(self.loop.history[-1])
             self.loop.carried["multiplier"] = self.dual.multiplier
             self.loop.show(partial(self._show, progress))
@@ -233,7 +241,7 @@ class Searcher:
 
     def _both_steps(self, epoch: int, step: int) -> tuple[dict[str, float | Tensor], Tensor]:
         figures, norm = self.weight_step(*self._batch(0, epoch, step))
-        if epoch < int(_WARM_UP * self.loop.epochs):
+        if self.task.uniform or epoch < warm_up_epochs(self.loop.epochs):
             return {**figures}, norm
         following = divmod(self.loop.done + 1, self.loop.steps)
         ahead = self._batch(0, *following) if self.task.recipe.unrolled else None

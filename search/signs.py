@@ -42,9 +42,14 @@ def warnings_of(space: Space, found: Architecture, gains: Mapping[str, Sequence[
     Args:
         found: the network it ended with.
         gains: by what is compared, by how much each of the architectures drawn from what was learnt is better
-            than its counterpart of `draws`.
+            than its counterpart of `draws`; nothing is compared where no distribution was learnt.
     """
     return [*_of_skips(space.identities(found)), *_of_gains(gains)]
+
+
+def learnt(history: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a search with this history learnt a distribution; others draw from an even one."""
+    return bool(history) and "entropy" in history[-1]
 
 
 def gained(differences: Sequence[float]) -> bool:
@@ -70,7 +75,7 @@ def _of_skips(skips: Sequence[int]) -> list[str]:
 
 
 def _of_gains(gains: Mapping[str, Sequence[float]]) -> list[str]:
-    if any(map(gained, gains.values())):
+    if not gains or any(map(gained, gains.values())):
         return []
     said = ", ".join(f"{name} {mean(differences):+.3f}" for name, differences in gains.items())
     return [

@@ -19,6 +19,8 @@ from ehdnas.core.text import nearest
 PROJECT_FILE = "ehdnas.toml"
 DEFAULT_METHOD = "ehdnas"
 """The predictor that is fitted where none is named; see `search/predictor/methods.py`."""
+GRADIENT, GUIDED = "gradient", "guided"
+"""What `method` is by default: by gradient, and guided by queries where accuracies are an imported table."""
 TRANSFER_AUTO, TRANSFER_NONE = "auto", "none"
 """What `transfer` says besides the name of a device."""
 _FEWEST_SAMPLES = 10
@@ -36,6 +38,15 @@ class Settings(BaseModel):
     channels: int | None = Field(None, ge=1, le=4096, description="channels of the first cells")
     cells: int | None = Field(None, ge=1, le=200, description="cells of the network")
     budget: str = Field("0.7x", description="'latency <= 20 ms', 'throughput >= 500 fps' or '0.7x'")
+    method: Literal["gradient", "random", "evolution", "guided"] | None = Field(
+        None, description="how to search: gradient, random, evolution; on a table guided, random, evolution"
+    )
+    queries: int | None = Field(
+        None, ge=1, le=1_000_000, description="accuracies that a search on an imported table asks for"
+    )
+    baseline: str | None = Field(
+        None, min_length=1, description="network beside the one found: FILE.py:FUNCTION, or a genotype"
+    )
     confidence: float = Field(0.9, gt=0, lt=1, description="how sure the search must be of the budget")
     seed: int = Field(0, ge=0, lt=2**63, description="fixes splits, sampling, weights and augmentation")
     samples: int | None = Field(

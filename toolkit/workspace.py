@@ -3,6 +3,7 @@
 .ehdnas/measurements.db   every measurement, raw samples included
 .ehdnas/predictors/       fitted predictors
 .ehdnas/runs/<id>/        one search and all that followed from it
+.ehdnas/runs/<id>/baseline/   another network, trained and judged beside the one found
 .ehdnas/runs/latest       a link to the newest of them
 """
 
@@ -46,6 +47,16 @@ class Run:
         if not self.has("search"):
             raise UsageError(f"run {self.name} holds no finished search; run `ehdnas search --resume`")
         return str(self.read("search")["genotype"])
+
+    @property
+    def module(self) -> str:
+        """The reference of the user's own network that this run is about, empty for a genotype's."""
+        return str(self.read("search").get("module", "")) if self.has("search") else ""
+
+    @property
+    def beside(self) -> Run:
+        """The run, in a folder of this one, of the network that this one's is compared with."""
+        return Run(self.folder / "baseline")
 
     def has(self, stage: str) -> bool:
         """Return whether a stage (`search`, `train`, `export`, `verify`) is done."""

@@ -57,7 +57,7 @@ def _mutants(
     task: QueriedTask, ledger: Ledger, budget: Budget, parent: Architecture, rng: np.random.Generator
 ) -> list[Architecture]:
     """Return the parent's neighbours that were not queried, in random order, or else random networks."""
-    around = [one for one in task.space.neighbours(parent) if one not in ledger.accuracies]
+    around = task.open(task.space.neighbours(parent), ledger.accuracies)
     if not around:
         return random_networks(task, ledger, budget, rng)
     return [around[row] for row in rng.permutation(len(around))]

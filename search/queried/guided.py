@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 from itertools import count
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ehdnas.core.budget import Budget
-from ehdnas.core.errors import UsageError
 from ehdnas.search.loop import step_seed
 from ehdnas.search.queried.acquisition import Front, costs_of, improvement
 from ehdnas.search.queried.belief import Belief
 from ehdnas.search.queried.descent import visited
 from ehdnas.search.queried.ledger import Ledger, Seen
 from ehdnas.search.queried.random import spend_at_random
-from ehdnas.search.queried.task import TRIES, QueriedTask, best, shortfall, spend
+from ehdnas.search.queried.task import TRIES, NothingLeftError, QueriedTask, best, shortfall, spend
 from ehdnas.search.spaces.base import Architecture
 
 _EACH = 5  # queries a budget between one fit and the next
 _FRONT_EVERY = 4  # queries for budgets, after which one is for the front
+_FURTHER = 256  # of few networks that may be queried, so many are thought of though no descent met them
 
 
 def guided_search(task: QueriedTask, ledger: Ledger) -> None:
@@ -33,7 +34,7 @@ def guided_search(task: QueriedTask, ledger: Ledger) -> None:
     of all networks is expected to rise most: between the budgets, and below the tightest of them.
 
     Raises:
-        UsageError: the space has no networks left.
+        NothingLeftError: every network that may be queried has been.
     """
     spend_at_random(task, ledger, task.start)
     rounds = count()
@@ -49,7 +50,7 @@ class _Round:
         self.belief = Belief(task, ledger.seen)
         self.networks = _candidates(task, ledger, self.belief, seed)
         if not self.networks:
-            raise UsageError(f"space '{task.space.name}' has no network left to query; allow fewer queries")
+            raise NothingLeftError(f"space '{task.space.name}' has no network left to query")
         self.rows = {one: row for row, one in enumerate(self.networks)}
         self.posterior = self.belief.posterior(self.networks)
         self.log_values = task.log_values(self.networks)
@@ -130,8 +131,10 @@ def _candidates(task: QueriedTask, ledger: Ledger, belief: Belief, seed: int) ->
     for one in [*leaders.values(), *Front.of(ledger.seen, task.budgets).steps]:
         found |= dict.fromkeys(task.space.neighbours(one.architecture))
     found |= dict.fromkeys(filter(task.space.allows, ledger.values))
-    left = [one for one in found if one not in ledger.accuracies]
+    if task.among is not None:
+        found |= dict.fromkeys(task.draw(np.random.default_rng(seed), _FURTHER, ledger.accuracies))
+    left = task.open(found, ledger.accuracies)
     if not left:  # in a small space, the last networks may be far from all of those
         around = dict.fromkeys(near for one in ledger.accuracies for near in task.space.neighbours(one))
-        left = [one for one in around if one not in ledger.accuracies]
+        left = task.open(around, ledger.accuracies)
     return left

@@ -7,28 +7,33 @@ from itertools import cycle, islice
 import numpy as np
 
 from ehdnas.core.budget import Budget
-from ehdnas.core.errors import UsageError
 from ehdnas.search.loop import step_seed
 from ehdnas.search.queried.ledger import Ledger
-from ehdnas.search.queried.task import QueriedTask, likely_first, spend
+from ehdnas.search.queried.task import NothingLeftError, QueriedTask, likely_first, spend
 from ehdnas.search.spaces.base import Architecture
 
 _DRAWS = 64  # enough that some meet a budget that one network in twenty meets
 
 
 def random_search(task: QueriedTask, ledger: Ledger) -> None:
-    """Spend all queries on networks drawn from the whole of the space.
+    """Spend all queries on random networks: under one budget, on those that meet it.
 
-    Networks predicted to meet a budget would come out worse: the tighter budgets crowd out large networks.
+    Under several they are drawn from the whole of the space. Networks predicted to meet one of the budgets
+    would come out worse: the tighter budgets crowd out large networks.
 
     Raises:
-        UsageError: the space has no networks left.
+        NothingLeftError: the space has no networks left.
     """
+    if len(task.budgets) == 1:
+        spend_at_random(task, ledger, ledger.queries_left)
+        return
     rng = np.random.default_rng(step_seed(task.seed, "random-queries"))
     while ledger.queries_left:
-        drawn = _unqueried(task, ledger, rng)
+        drawn = task.draw(rng, _DRAWS, ledger.accuracies)
         if not drawn:
-            raise UsageError(f"space '{task.space.name}' has no network left to query; allow fewer queries")
+            raise NothingLeftError(
+                f"space '{task.space.name}' has no network left to query; allow fewer queries"
+            )
         for one in drawn[: ledger.queries_left]:
             ledger.measure(one)
             ledger.query(one)
@@ -45,9 +50,4 @@ def random_networks(
     task: QueriedTask, ledger: Ledger, budget: Budget, rng: np.random.Generator
 ) -> list[Architecture]:
     """Return random networks that were not queried, those predicted to meet the budget first."""
-    return likely_first(task, budget, _unqueried(task, ledger, rng))
-
-
-def _unqueried(task: QueriedTask, ledger: Ledger, rng: np.random.Generator) -> list[Architecture]:
-    drawn = dict.fromkeys(task.space.sample(rng) for _ in range(_DRAWS))
-    return [one for one in drawn if one not in ledger.accuracies]
+    return likely_first(task, budget, task.draw(rng, _DRAWS, ledger.accuracies))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,10 @@ TRIES = 3
 """Networks measured for a query at most: one that breaks the budget is not worth a training."""
 
 
+class NothingLeftError(UsageError):
+    """Every network that may be queried has been."""
+
+
 @dataclass(frozen=True)
 class QueriedTask:
     """Everything a search by queries depends on, but for the answers; the same gives the same networks.
@@ -29,6 +34,7 @@ class QueriedTask:
         predictor: fitted to that metric; it says which networks are worth measuring.
         start: queries that go to random networks first.
         seed: of all that is drawn.
+        among: the networks that may be queried, where those are not all of the space.
 
     Raises:
         UsageError: no budgets, relative ones, more than one metric, or too few random networks.
@@ -39,6 +45,7 @@ class QueriedTask:
     predictor: Predictor
     seed: int
     start: int = 60
+    among: frozenset[Architecture] | None = None
 
     def __post_init__(self) -> None:
         if len({budget.metric for budget in self.budgets}) != 1:
@@ -54,6 +61,25 @@ class QueriedTask:
     def log_values(self, networks: list[Architecture]) -> Tensor:
         """Return the logs [n] of the values predicted for n networks."""
         return self.predictor.log_value(self.space.encode_all(networks)).double()
+
+    def draw(
+        self, rng: np.random.Generator, count: int, known: Container[Architecture]
+    ) -> list[Architecture]:
+        """Return random networks that may be queried and are not known, each once, and at most `count`.
+
+        Of a whole space some of the draws may be known, or the same; of `among` there are `count` if there
+        are as many left.
+        """
+        if self.among is None:
+            drawn = dict.fromkeys(self.space.sample(rng) for _ in range(count))
+            return [one for one in drawn if one not in known]
+        left = sorted((one for one in self.among if one not in known), key=lambda one: one.choices)
+        return [left[row] for row in rng.permutation(len(left))[:count]]
+
+    def open(self, networks: Iterable[Architecture], known: Container[Architecture]) -> list[Architecture]:
+        """Return those of the networks, each once, that may be queried and are not known."""
+        allowed = (one for one in dict.fromkeys(networks) if self.among is None or one in self.among)
+        return [one for one in allowed if one not in known]
 
 
 @dataclass(frozen=True)
@@ -111,7 +137,8 @@ def spend(task: QueriedTask, ledger: Ledger, budget: Budget, proposals: Iterable
     At most TRIES are measured. Where none meets the budget the nearest is queried: it may serve another.
 
     Raises:
-        UsageError: no proposal, or nothing left to ask.
+        NothingLeftError: no proposal.
+        UsageError: nothing left to ask.
     """
     tried: list[Seen] = []
     for architecture in proposals:
@@ -120,7 +147,7 @@ def spend(task: QueriedTask, ledger: Ledger, budget: Budget, proposals: Iterable
         if budget.meets(value) or len(tried) == TRIES:
             break
     if not tried:
-        raise UsageError(f"space '{task.space.name}' has no network left to query for {budget}")
+        raise NothingLeftError(f"space '{task.space.name}' has no network left to query for {budget}")
     chosen = best(tried, budget)
     return Seen(chosen.architecture, ledger.query(chosen.architecture), chosen.value)
 

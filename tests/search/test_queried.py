@@ -15,7 +15,7 @@ from ehdnas.search.queried import guided
 from ehdnas.search.queried.belief import Belief, Posterior
 from ehdnas.search.queried.ledger import Ledger, Seen
 from ehdnas.search.queried.methods import METHODS
-from ehdnas.search.queried.task import TRIES, QueriedTask, answers, best, spend
+from ehdnas.search.queried.task import TRIES, NothingLeftError, QueriedTask, answers, best, spend
 from ehdnas.search.spaces.nasbench201.space import NasBench201Space
 
 SPACE = NasBench201Space()
@@ -184,6 +184,21 @@ def test_a_small_space_is_queried_to_its_last_network_and_no_further(predictor):
     with pytest.raises(UsageError, match="no network left to query"):
         METHODS["guided"](task, ledger_of(2**6 + 1, source))
     assert len(set(source.asked)) == len(source.asked) == 2**6
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_of_a_table_no_other_network_is_queried_and_nothing_is_left_in_the_end(predictor, name):
+    source, networks = Formula(), some(30)
+    task = QueriedTask(SPACE, BUDGETS[1:2], predictor, 0, 12, among=frozenset(networks))
+    with pytest.raises(NothingLeftError, match="no network left"):
+        METHODS[name](task, ledger_of(31, source))
+    assert sorted(one.choices for one in source.asked) == sorted(one.choices for one in networks)
+
+
+def test_under_one_budget_random_search_queries_what_meets_it(predictor):
+    ledger = ledger_of()
+    METHODS["random"](task_of(predictor, BUDGETS[:1]), ledger)
+    assert all(BUDGETS[0].meets(one.value) for one in ledger.seen)
 
 
 def test_a_throughput_is_met_from_above():

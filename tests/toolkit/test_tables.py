@@ -97,7 +97,9 @@ def test_nothing_is_measured_on_a_table(project, ehdnas, table):
     assert ehdnas("measurements", "import", table(), *FLAGS, *LATENCY).code == 0
     refused = ehdnas("search", *OF)
     assert refused.code == 2
-    assert "a table of imported figures, and nothing more can be measured there" in refused.err
+    assert "table 'raspi4' has no accuracy" in refused.err and "--column accuracy=COLUMN" in refused.err
+    whole = ehdnas("run", *OF)
+    assert whole.code == 2 and "`run` ends on one that is measured" in whole.err
     elsewhere = ehdnas("profile", "--device", "raspi4", "--space", "darts")
     assert elsewhere.code == 2 and "nothing is stored of 'darts' at c16x15" in elsewhere.err
     assert "imported figures, nothing to reach" in ehdnas("devices").out

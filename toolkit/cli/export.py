@@ -142,15 +142,17 @@ def _export(
     if model is not None and out is None:
         raise UsageError("say where to: --out DIR")
     found = o.find_run(run, _EXPORTED) if model is None else None
-    context = o.make_context(flags, found)
+    context = o.make_context(flags, found, "training")
     from ehdnas.pipeline import export as stage
     from ehdnas.pipeline import subject
+    from ehdnas.pipeline.beside import export_beside
     from ehdnas.pipeline.predict import read_genotype
 
     targets, exported = stage.known_targets(target), stage.Exported()
     try:
         if found is not None:
             stage.export_run(context, found, targets, out, exported)
+            export_beside(context, found, targets, out, exported)
         elif model is not None and out is not None:
             if part is not None:
                 what = subject.part_subject(context, read_genotype(model), part)

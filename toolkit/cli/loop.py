@@ -20,6 +20,7 @@ _SEARCH_FIRST = "run `ehdnas search` first"
 def run(
     data: o.Data = None, device: o.DeviceName = None, budget: o.Budget = None, space: o.Space = None,
     channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
+    method: o.Method = None, baseline: o.Baseline = None,
     codesign: o.Codesign = None, confidence: o.Confidence = None, samples: o.Samples = None,
     protocol: o.Protocol = None, predictor: o.Predictor = None, transfer: o.Transfer = None,
     random: o.Random = False, search_epochs: o.SearchEpochs = None,
@@ -127,6 +128,7 @@ def _profile_ops(context: Context, minutes: float | None, json: bool) -> None:
 def search(
     data: o.Data = None, device: o.DeviceName = None, budget: o.Budget = None, space: o.Space = None,
     channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
+    method: o.Method = None, queries: o.Queries = None, baseline: o.Baseline = None,
     codesign: o.Codesign = None, confidence: o.Confidence = None, samples: o.Samples = None,
     protocol: o.Protocol = None, predictor: o.Predictor = None, transfer: o.Transfer = None,
     random: o.Random = False, search_epochs: o.SearchEpochs = None,
@@ -147,19 +149,22 @@ def search(
         return
     chosen = result["chosen"]
     value = f"{chosen['value']:.4g} ({chosen['basis']}; predicted {chosen['predicted']:.4g})"
+    queried = "queries" in result
     emit_pairs({
         "run": found.name,
         "device": result["device"],
         "budget": result["budget"]["text"],
         result["budget"]["metric"]: value,
+        **({"accuracy": f"{chosen['accuracy']:.2%}, after {result['queries']} queries"} if queried else {}),
         "genotype": result["genotype"],
         **({"accelerator": str(found.stage_file("accelerator"))} if found.has("accelerator") else {}),
-        "next": "ehdnas train",
+        "next": "ehdnas train --data ..., to have it trained" if queried else "ehdnas train",
     })  # fmt: skip
 
 
 def train(
-    run: o.RunName = None, train_epochs: o.TrainEpochs = None, batch_size: o.BatchSize = None,
+    run: o.RunName = None, data: o.Data = None, image_size: o.ImageSize = None, baseline: o.Baseline = None,
+    train_epochs: o.TrainEpochs = None, batch_size: o.BatchSize = None,
     micro_batches: o.MicroBatches = None,
     learning_rate: o.LearningRate = None, ema: o.Ema = None, label_smoothing: o.LabelSmoothing = None,
     mixup: o.Mixup = None, compute: o.Compute = None, precision: o.Precision = None,
@@ -169,15 +174,20 @@ def train(
     found = o.find_run(run, _SEARCH_FIRST)
     context = o.make_context(_given(locals()), found, "training" if resume else "run")
     from ehdnas.pipeline import train as stage
+    from ehdnas.pipeline.beside import train_beside
 
     result = stage.train(context, found, resume)
+    beside = train_beside(context, found, resume)
     if json:
-        emit_json("train", {"run": found.name, **result})
+        emit_json("train", {"run": found.name, **result, "baseline": beside})
         return
     emit_pairs({
         "run": found.name,
         "test accuracy": f"{result['test_accuracy']:.2%} on {result['test_images']} images",
         "parameters": f"{result['parameters']:,}",
+        **({} if beside is None else {
+            "baseline": f"{beside['test_accuracy']:.2%}, {beside['parameters']:,} parameters"
+        }),
         "weights": str(found.weights),
         "next": "ehdnas export --target tflite",
     })  # fmt: skip
@@ -188,21 +198,39 @@ def verify(
 ) -> int:  # fmt: skip
     """Measure the exported file on the device, and compare its outputs there. Exits 3 if over the budget."""
     found = o.find_run(run, _SEARCH_FIRST)
-    context = o.make_context({"device": device, "protocol": protocol}, found)
+    context = o.make_context({"device": device, "protocol": protocol}, found, "training")
     from ehdnas.pipeline import verify as stage
+    from ehdnas.pipeline.beside import verify_beside
 
     result = stage.verify(context, found)
+    beside = verify_beside(context, found)
     if json:
-        measured = {key: value for key, value in result["measurement"].items() if key != "samples_ms"}
-        emit_json("verify", {"run": found.name, **result, "measurement": measured})
+        emit_json("verify", {
+            "run": found.name, **_without_samples(result),
+            "baseline": None if beside is None else _without_samples(beside),
+        })  # fmt: skip
     else:
         text = f"{result['verdict']}: {result['budget']['metric']} {result['value']:.4g} {result['basis']}"
         emit_pairs({
             "verdict": f"{text} on {context.device.name}, budget {result['budget']['text']}",
             "outputs there": _outputs_line(result["on_device"]),
+            **({} if beside is None else {"baseline": _baseline_line(beside, result["budget"]["metric"])}),
             "run": found.name,
         })  # fmt: skip
     return 0 if result["verdict"] == "PASS" else BudgetError.exit_code
+
+
+def _without_samples(result: dict[str, Any]) -> dict[str, Any]:
+    measured = {key: value for key, value in result["measurement"].items() if key != "samples_ms"}
+    return {**result, "measurement": measured}
+
+
+def _baseline_line(beside: dict[str, Any], metric: str) -> str:
+    """Say what a baseline came to: name and accuracy where they are told, its figure once it is judged."""
+    said = [beside["name"], f"{beside['test_accuracy']:.2%}"] if "name" in beside else []
+    if "verdict" in beside:
+        said.append(f"{beside['verdict']}: {metric} {beside['value']:.4g} {beside['basis']}")
+    return ", ".join(said)
 
 
 def _outputs_line(compared: dict[str, Any] | None) -> str:
@@ -239,6 +267,8 @@ def _run_lines(result: dict[str, Any]) -> dict[str, str]:
         "test accuracy": f"{result['test_accuracy']:.2%}",
         "genotype": result["genotype"],
     }
+    if result["baseline"] is not None:
+        lines["baseline"] = _baseline_line(result["baseline"], result["metric"])
     for record in result["artifacts"]:
         lines[record["target"]] = record["file"]
     return {**lines, "report": result["report"], "run": result["run"]}

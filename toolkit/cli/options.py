@@ -23,6 +23,16 @@ Budget = Annotated[
 Codesign = Annotated[
     bool | None, typer.Option("--codesign", help="Design the simulated accelerator anew for every network.")
 ]
+Method = Annotated[
+    str | None, typer.Option(help="gradient, random or evolution; on an imported table guided, too.")
+]
+Queries = Annotated[
+    int | None, typer.Option(help="On an imported table: accuracies that may be asked for; 100 by default.")
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(help="Network to train and judge beside the one found: FILE.py:FUNCTION or a genotype."),
+]
 Confidence = Annotated[float | None, typer.Option(help="How sure the search must be of the budget.")]
 Seed = Annotated[int | None, typer.Option(help="Fixes everything random.")]
 Samples = Annotated[

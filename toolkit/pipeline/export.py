@@ -18,8 +18,8 @@ from ehdnas.core.plugins import plugin_names
 from ehdnas.core.text import nearest
 from ehdnas.exporters import Delivery, Reference, deliver, find_exporter, write_labels
 from ehdnas.pipeline.context import Context
-from ehdnas.pipeline.subject import Subject, trained_subject
-from ehdnas.pipeline.train import load_trained, weights_problem
+from ehdnas.pipeline.subject import Subject, run_subject
+from ehdnas.pipeline.train import weights_problem
 from ehdnas.settings import export_options
 from ehdnas.workspace import Run
 
@@ -61,7 +61,7 @@ def export_run(
         raise DataError(f"{run.weights} is {problem}; run `ehdnas train --resume`")
     with run.working():
         run.forget("verify")
-        subject = trained_subject(load_trained(run.weights))
+        subject = run_subject(run)
         exported = exported or Exported()
         try:
             export_subject(context, subject, targets, (out or run.folder / "export").absolute(), exported)

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.reporter import Silent
 from ehdnas.pipeline.tasks import search_task, train_task
+from ehdnas.pipeline.trainee import Trainee, of_genotype, of_module
 from ehdnas.search.processes import Processes, current, joined
 from ehdnas.search.searcher import Searcher
 from ehdnas.search.spaces.base import NetworkShape
@@ -38,6 +39,7 @@ class Call(BaseModel):
     shape: NetworkShape
     resume: bool
     genotype: str = ""
+    module: str = ""
 
 
 def shared(command: Callable[[], T]) -> T | int:
@@ -69,13 +71,14 @@ def _command_or_follow(command: Callable[[], T], processes: Processes) -> T | in
         processes.post(_ENOUGH)
 
 
-def call(context: Context, stage: Literal["search", "train"], resume: bool, genotype: str = "") -> None:
+def call(
+    context: Context, stage: Literal["search", "train"], resume: bool, what: Trainee | None = None
+) -> None:
     """Call the other processes to the loop of a stage, which the caller then begins; alone, do nothing."""
     processes = current()
     if processes.count > 1:
-        made = Call(
-            stage=stage, settings=context.settings, shape=context.shape, resume=resume, genotype=genotype
-        )
+        of = {} if what is None else {"genotype": what.genotype, "module": what.module}
+        made = Call(stage=stage, settings=context.settings, shape=context.shape, resume=resume, **of)
         processes.post(made.model_dump_json())
 
 
@@ -95,7 +98,8 @@ def _join_in(called: Call) -> None:
     if called.stage == "search":
         made = Searcher(search_task(context), _NOWHERE)
     else:
-        made = Trainer(train_task(context, context.space.parse(called.genotype)), _NOWHERE)
+        what = of_module(context, called.module) if called.module else of_genotype(context, called.genotype)
+        made = Trainer(train_task(context, what), _NOWHERE)
     if called.resume:
         made.resume()
     made.run(context.reporter.progress)

@@ -15,6 +15,8 @@ import ehdnas
 from ehdnas.core.artifact import Manifest, read_artifact
 from ehdnas.core.errors import DataError
 from ehdnas.core.files import write_text
+from ehdnas.pipeline.beside import baseline_of
+from ehdnas.pipeline.user_module import short_name
 from ehdnas.report.data import ReportData
 from ehdnas.report.page import render
 from ehdnas.report.passport import private_words, shareable
@@ -64,6 +66,8 @@ def _fields(workspace: Workspace, run: Run) -> _Record:
     made, search = _read(run, "run"), _read(run, "search")
     train, exported, verify = (_read(run, stage) if run.has(stage) else None for stage in _AFTER_SEARCH)
     settings = {**made["settings"], "data": _without_place(made["settings"]["data"])}
+    if settings.get("baseline"):
+        settings["baseline"] = short_name(settings["baseline"])
     files, manifests = _files(exported)
     return {
         "run": run.name,
@@ -72,6 +76,7 @@ def _fields(workspace: Workspace, run: Run) -> _Record:
         "search": {**search, "genotype": genotype},
         "train": train,
         "files": files,
+        "beside": baseline_of(run),
         "verify": _without_names(verify, made["device"].get("host", "")),
         "points": _points(workspace, search),
         "classes": _classes(manifests),
@@ -144,7 +149,7 @@ def _commands(
     settings: _Record, search: _Record, train: _Record | None, exported: _Record | None
 ) -> list[str]:
     """Return the commands that do it all again, in one and stage by stage."""
-    known = {**settings, "search_epochs": len(search["history"])}
+    known = {**settings, "search_epochs": len(search["history"]) or None}
     if train is not None:
         known["train_epochs"] = train["epochs"]
     if exported is not None:
@@ -154,7 +159,8 @@ def _commands(
         for key, value in known.items()
         if value is not None
     ]
-    lines = ["ehdnas run", *flags]
+    # A table of imported figures has no device that a run could end on.
+    lines = ["ehdnas search" if "queries" in search else "ehdnas run", *flags]
     return [" \\\n    ".join(lines), "ehdnas report"]
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from ehdnas.core.errors import UsageError
+from ehdnas.pipeline.beside import baseline_of, export_beside, train_beside, verify_beside
 from ehdnas.pipeline.candidates import target_of
+from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.context import Context
-from ehdnas.pipeline.export import export_run, known_targets
+from ehdnas.pipeline.export import Exported, export_run, known_targets
 from ehdnas.pipeline.report import report
 from ehdnas.pipeline.search import search
 from ehdnas.pipeline.train import train
 from ehdnas.pipeline.verify import verify
+from ehdnas.workspace import Run
 
 
 def run_all(context: Context, resume: bool = False) -> dict[str, Any]:
@@ -19,13 +23,20 @@ def run_all(context: Context, resume: bool = False) -> dict[str, Any]:
     Returns:
         What the user is told: verdict, value, accuracy, files and report.
     """
+    if context.device.kind == TABLE:
+        raise UsageError(
+            f"device '{context.device.name}' is a table of imported figures, and `run` ends on one that is "
+            "measured; use `ehdnas search`, then `ehdnas train --data ...` and `ehdnas export`"
+        )
     targets = _targets(context)
     run = search(context, resume)
     trained = train(context, run, resume)
+    train_beside(context, run, resume)
     if not (resume and run.has("export")):
         for undone in export_run(context, run, targets, None).not_compiled:
             context.reporter.warn(f"export: {undone}")
     result = verify(context, run)
+    _judge_beside(context, run, targets, resume)
     page = report(context.workspace, run)
     return {
         "run": run.name,
@@ -37,9 +48,20 @@ def run_all(context: Context, resume: bool = False) -> dict[str, Any]:
         "device": context.device.name,
         "genotype": run.genotype,
         "test_accuracy": trained["test_accuracy"],
+        "baseline": baseline_of(run),
         "artifacts": run.read("export")["artifacts"],
         "report": str(page),
     }
+
+
+def _judge_beside(context: Context, run: Run, targets: list[str], resume: bool) -> None:
+    """Export and verify the baseline, if there is one: last, so that the result does not wait for it."""
+    if not (resume and run.beside.has("export")):
+        exported = Exported()
+        export_beside(context, run, targets, None, exported)
+        for undone in exported.not_compiled:
+            context.reporter.warn(f"export: {undone}")
+    verify_beside(context, run)
 
 
 def _targets(context: Context) -> list[str]:

@@ -14,15 +14,22 @@ from torch import Tensor
 from ehdnas.core.budget import Budget, parse_budget
 from ehdnas.core.errors import BudgetError
 from ehdnas.core.text import duration
+from ehdnas.pipeline.beside import require_baseline
+from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.events import heard
 from ehdnas.pipeline.following import call
 from ehdnas.pipeline.mapping import heed_mapping
 from ehdnas.pipeline.meter import Meter
+from ehdnas.pipeline.methods import method_of
 from ehdnas.pipeline.profile import Profile, ensure_predictor, reference_value
+from ehdnas.pipeline.runs import run_settings, unfinished
+from ehdnas.pipeline.scoring import SCORED, SCORED_ON, score_by_method, shared_accuracy
+from ehdnas.pipeline.table_search import search_table
 from ehdnas.pipeline.tasks import search_task
+from ehdnas.pipeline.worth import warn_of_few_images
 from ehdnas.profilers.base import TableProfiler
-from ehdnas.search.loop import require_same
+from ehdnas.search.equal_cost import METHODS as BASELINES
 from ehdnas.search.objective import Constraint
 from ehdnas.search.processes import current
 from ehdnas.search.searcher import Searcher, SearchResult
@@ -32,17 +39,13 @@ from ehdnas.search.selection import (
     fastest,
     fastest_starts,
     shortlist,
-    supernet_accuracy,
 )
-from ehdnas.search.signs import draws, summary, warnings_of
+from ehdnas.search.signs import draws, learnt, summary, warnings_of
 from ehdnas.search.spaces.base import Architecture
-from ehdnas.settings import PLACE_SETTINGS, kept_by_runs
 from ehdnas.workspace import Run
 
-_SCORED = 16  # candidates judged with the supernet's weights,
-_SCORED_ON = 1000  # on this many images
 _COMPARED_ON = 250  # images, for draws that are compared by their means
-_MEASURED = 6  # of them, how many are measured before the search settles for less
+_MEASURED = 6  # candidates, of those judged, that are measured before the search settles for less
 
 
 def search(context: Context, resume: bool = False) -> Run:
@@ -52,11 +55,15 @@ def search(context: Context, resume: bool = False) -> Run:
         BudgetError: no network of the space meets the budget; the message names the nearest.
         UsageError: resuming with other settings; the message says which differ.
     """
+    method = method_of(context)
+    if context.device.kind == TABLE:
+        return search_table(context, method, resume)
     budget = parse_budget(context.settings.budget)
+    require_baseline(context)
     context.compute  # noqa: B018 - a GPU that is not there is said before anything is measured
     context.space.relaxation(context.settings.relaxation).check_shape(context.shape)
     context = heed_mapping(context)
-    run = _unfinished(context) if resume else None
+    run = unfinished(context) if resume else None
     if run is not None and run.has("search"):
         context.reporter.say(f"search: run {run.name} is finished; nothing to resume")
         return run
@@ -67,9 +74,10 @@ def search(context: Context, resume: bool = False) -> Run:
     _say_plan(context, budget)
     with run.working():
         result = _run_search(context, run, profiled, budget, resume)
-        record = _choose(context, profiled, budget, result, fallback)
+        record = _choose(context, run, profiled, budget, result, fallback)
         _say_signs(context, profiled, budget, result, record["genotype"])
-        run.write("search", {**record, "history": result.history, **_describe(context, budget)})
+        described = {"method": method, **_describe(context, budget)}
+        run.write("search", {**record, "history": result.history, **described})
         run.forget("train", "export", "verify")
         if context.settings.codesign:
             _write_accelerator(context, run, profiled.meter)
@@ -82,24 +90,6 @@ def _write_accelerator(context: Context, run: Run, meter: Meter) -> None:
     assert isinstance(instrument.profiler, TableProfiler)
     table = instrument.costed.table(context.space.parse(run.genotype))
     run.write("accelerator", instrument.profiler.explain(table, explore=True).as_json())
-
-
-def run_settings(context: Context) -> dict[str, Any]:
-    """Return the settings a run is made with, in the form it keeps them."""
-    settings = {**kept_by_runs(context.settings), "device": context.device.name}
-    return {"settings": settings, "device": context.device.model_dump()}
-
-
-def _unfinished(context: Context) -> Run | None:
-    run = context.workspace.latest()
-    if run is not None:
-        before, now = run.read("run"), run_settings(context)
-        ours, theirs = (
-            {key: value for key, value in one["settings"].items() if key not in PLACE_SETTINGS}
-            for one in (now, before)
-        )
-        require_same(ours, theirs, f"run {run.name}")
-    return run
 
 
 def _require_feasible(context: Context, profiled: Profile, budget: Budget) -> Architecture:
@@ -148,6 +138,7 @@ def _score(context: Context, profiled: Profile, budget: Budget) -> Callable[[lis
 
 def _say_plan(context: Context, budget: Budget) -> None:
     context.say_data()
+    warn_of_few_images(context)
     recipe, reporter = context.recipe, context.reporter
     steps = max(1, len(context.dataset.train) // 2 // recipe.batch_size)
     seconds = _step_seconds(context) * steps * recipe.search_epochs
@@ -196,7 +187,12 @@ class _Scored:
 
 
 def _choose(
-    context: Context, profiled: Profile, budget: Budget, result: SearchResult, fallback: Architecture
+    context: Context,
+    run: Run,
+    profiled: Profile,
+    budget: Budget,
+    result: SearchResult,
+    fallback: Architecture,
 ) -> dict[str, Any]:
     """Score candidates with the supernet, likely ones and ones close to the budget; keep the best that fits.
 
@@ -204,8 +200,7 @@ def _choose(
     """
     space, meter = context.space, profiled.meter
     constraint = Constraint(profiled.predictor, budget, context.settings.confidence)
-    ranked = candidates(space, result.logits, constraint, context.settings.seed)
-    scored = _judge(context, result, shortlist(ranked, _SCORED))
+    scored = _scored(context, run, result, constraint)
     measured: list[dict[str, Any]] = []
     chosen = None
     for one in scored[:_MEASURED]:
@@ -235,48 +230,53 @@ def _say_signs(
     context: Context, profiled: Profile, budget: Budget, result: SearchResult, genotype: str
 ) -> None:
     """Show how decided the search became, and warn of what makes its network doubtful."""
-    context.reporter.say(f"search: {summary(result.history)}")
-    space = context.space
-    constraint = Constraint(profiled.predictor, budget, context.settings.confidence)
-    accuracies, excesses = [], []
-    for drawn in draws(space, result.logits, context.settings.seed):
-        accuracies.append(_accuracies(context, result, drawn, _COMPARED_ON, "draws scored"))
-        with torch.no_grad():
-            excesses.append(torch.relu(constraint.violation(space.encode_all(drawn))))
-    learnt, random = accuracies
-    gains = {
-        "accuracy": [ours - theirs for ours, theirs in zip(learnt, random, strict=True)],
-        f"log of {budget.metric} under budget": (excesses[1] - excesses[0]).tolist(),
-    }
+    space, gains = context.space, {}
+    if learnt(result.history):
+        context.reporter.say(f"search: {summary(result.history)}")
+        constraint = Constraint(profiled.predictor, budget, context.settings.confidence)
+        gains = _gains(context, result, constraint)
     for warning in warnings_of(space, space.parse(genotype), gains):
         context.reporter.warn(f"search: {warning}")
 
 
-def _judge(context: Context, result: SearchResult, judged: list[Candidate]) -> list[_Scored]:
-    accuracies = _accuracies(
-        context, result, [one.architecture for one in judged], _SCORED_ON, "candidates scored"
-    )
-    scored = [_Scored(*pair) for pair in zip(judged, accuracies, strict=True)]
+def _gains(context: Context, result: SearchResult, constraint: Constraint) -> dict[str, list[float]]:
+    """Return by how much each network drawn from what was learnt is better than one drawn by chance."""
+    accuracies, excesses = [], []
+    for drawn in draws(context.space, result.logits, context.settings.seed):
+        accuracies.append(_accuracies(context, result, drawn, _COMPARED_ON, "draws scored"))
+        with torch.no_grad():
+            excesses.append(torch.relu(constraint.violation(context.space.encode_all(drawn))))
+    return {
+        "accuracy": [ours - theirs for ours, theirs in zip(*accuracies, strict=True)],
+        f"log of {constraint.budget.metric} under budget": (excesses[1] - excesses[0]).tolist(),
+    }
+
+
+def _scored(context: Context, run: Run, result: SearchResult, constraint: Constraint) -> list[_Scored]:
+    if context.settings.method in BASELINES:
+        scored = [_Scored(*pair) for pair in score_by_method(context, run, result, constraint)]
+    else:
+        ranked = candidates(context.space, result.logits, constraint, context.settings.seed)
+        scored = _judge(context, result, shortlist(ranked, SCORED))
     # Those predicted to fit go first; among them, the most accurate.
     return sorted(scored, key=lambda one: (max(one.candidate.violation, 0.0), -one.accuracy))
 
 
+def _judge(context: Context, result: SearchResult, judged: list[Candidate]) -> list[_Scored]:
+    architectures = [one.architecture for one in judged]
+    accuracies = _accuracies(context, result, architectures, SCORED_ON, "candidates scored")
+    return [_Scored(*pair) for pair in zip(judged, accuracies, strict=True)]
+
+
 def _accuracies(
-    context: Context, result: SearchResult, architectures: list[Architecture], images_used: int, doing: str
+    context: Context, result: SearchResult, architectures: list[Architecture], images: int, doing: str
 ) -> list[float]:
     """Return the accuracies of architectures with the supernet's weights, on held-out images."""
-    _, held_out = context.dataset.halves(context.settings.seed)
-    images = torch.from_numpy(held_out.images[:images_used])
-    labels = torch.from_numpy(held_out.labels[:images_used])
-    accuracies = []
+    accuracy, found = shared_accuracy(context, result, images), []
     for number, one in enumerate(architectures, 1):
-        accuracy = supernet_accuracy(
-            context.space, result.supernet, one, images, labels, context.augmentation,
-            context.recipe.batch_size, context.compute,
-        )  # fmt: skip
-        accuracies.append(accuracy)
+        found.append(accuracy(one))
         context.reporter.progress(number, len(architectures), doing)
-    return accuracies
+    return found
 
 
 def _row(

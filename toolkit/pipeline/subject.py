@@ -13,9 +13,11 @@ from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.text import nearest
 from ehdnas.pipeline.candidates import untrained
 from ehdnas.pipeline.context import Context
-from ehdnas.pipeline.train import Trained, load_trained
-from ehdnas.pipeline.user_module import load_module
+from ehdnas.pipeline.train import Trained, load_trained, shape_from
+from ehdnas.pipeline.user_module import load_module, require_fit
+from ehdnas.search.checkpoint import load_checkpoint, restore_module
 from ehdnas.search.spaces.base import Part
+from ehdnas.workspace import Run
 
 _INPUT = "pixels / 255, minus mean, divided by std, per channel"
 
@@ -40,6 +42,24 @@ def trained_subject(trained: Trained) -> Subject:
     """Return a trained network of ours."""
     meta = {key: value for key, value in trained.meta.items() if key not in ("shape", "data")}
     return Subject(trained.network, (trained.shape.image,), {**meta, "input": _INPUT}, labelled=True)
+
+
+def run_subject(run: Run) -> Subject:
+    """Return the trained network of a run; the user's own is made by the module that the run names.
+
+    A weights file never says which module to import: it may come from anybody.
+
+    Raises:
+        DataError: its weights are damaged, or of another network than the module makes now.
+    """
+    if not run.module:
+        return trained_subject(load_trained(run.weights))
+    tensors, meta = load_checkpoint(run.weights)
+    network = load_module(run.module)
+    restore_module(network, tensors, run.weights)
+    shape = shape_from(meta["shape"])
+    kept = {key: value for key, value in meta.items() if key not in ("shape", "data")}
+    return Subject(network, (shape.image,), {**kept, "input": _INPUT}, labelled=True)
 
 
 def checkpoint_subject(path: Path) -> Subject:
@@ -82,29 +102,9 @@ def module_subject(context: Context, reference: str) -> Subject:
         UsageError: the data are not what it takes, or have other classes than it tells apart.
     """
     network = load_module(reference)
-    _require_fit(network, reference, context)
+    require_fit(network, reference, context.dataset)
     meta = {"module": reference, **_of_data(context), "weights": "as the module came"}
     return Subject(network, (context.dataset.image_shape,), meta, labelled=True)
-
-
-def _require_fit(network: nn.Module, reference: str, context: Context) -> None:
-    dataset = context.dataset
-    first = next(network.parameters(), torch.empty(0))
-    try:
-        with torch.no_grad():
-            out = network(torch.zeros(1, *dataset.image_shape, device=first.device))
-    except Exception as error:
-        size, reason = "x".join(map(str, dataset.image_shape)), f"{type(error).__name__}: {error}"
-        raise UsageError(
-            f"{reference} does not take the images of '{dataset.source}', {size} ({reason[:200]}); give its "
-            "own data with --data and --image-size"
-        ) from error
-    # What is no tensor at all, the export says.
-    if isinstance(out, torch.Tensor) and tuple(out.shape) != (1, dataset.num_classes):
-        raise UsageError(
-            f"{reference} makes {'x'.join(map(str, out.shape))} of one image and '{dataset.source}' has "
-            f"{dataset.num_classes} classes; give its own --data"
-        )
 
 
 def part_subject(context: Context, genotype: str, name: str) -> Subject:

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.trainee import Trainee
+from ehdnas.search.equal_cost import METHODS
 from ehdnas.search.loop import step_seed
 from ehdnas.search.objective import Constraint
 from ehdnas.search.processes import current
 from ehdnas.search.searcher import SearchTask
-from ehdnas.search.spaces.base import Architecture
 from ehdnas.search.trainer import TrainTask
 
 
@@ -33,17 +34,15 @@ def search_task(
         identity=identity or {},
         compute=context.compute,
         processes=current(),
+        uniform=context.settings.method in METHODS,
     )
 
 
-def train_task(
-    context: Context, architecture: Architecture, identity: dict[str, Any] | None = None
-) -> TrainTask:
+def train_task(context: Context, trainee: Trainee, identity: dict[str, Any] | None = None) -> TrainTask:
     """Return the training; only the first process needs the identity, for checkpoints."""
     torch.manual_seed(step_seed(context.settings.seed, "network"))
-    auxiliary = context.recipe.auxiliary_weight > 0
     return TrainTask(
-        network=context.space.network(architecture, context.shape, auxiliary=auxiliary),
+        network=trainee.make(context.recipe.auxiliary_weight > 0),
         images=context.dataset.train,
         augmentation=context.augmentation,
         recipe=context.recipe,

@@ -18,9 +18,10 @@ from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.events import heard
 from ehdnas.pipeline.following import call
 from ehdnas.pipeline.tasks import train_task
+from ehdnas.pipeline.trainee import Trainee, require_images, trainee_of
 from ehdnas.search.checkpoint import load_checkpoint, module_tensors, restore_module, save_checkpoint
 from ehdnas.search.processes import current
-from ehdnas.search.spaces.base import Architecture, NetworkShape, find_space
+from ehdnas.search.spaces.base import NetworkShape, find_space
 from ehdnas.search.trainer import Trainer, accuracy_of, logits_of
 from ehdnas.settings import kept_by_runs
 from ehdnas.workspace import Run
@@ -45,32 +46,32 @@ def train(context: Context, run: Run, resume: bool = False) -> dict[str, Any]:
         context.reporter.say(f"train: run {run.name} is trained; nothing to resume")
         return dict(run.read("train"))
     context.compute  # noqa: B018 - a GPU that is not there is said before an earlier training is forgotten
-    architecture = context.space.parse(run.genotype)
+    trainee = trainee_of(context, run)
+    require_images(context)
     if str(context.shape) != run.read("search")["shape"]:
         raise UsageError(
             f"run {run.name} was searched at {run.read('search')['shape']}, and the settings now give "
             f"{context.shape}; train with the settings of the search"
         )
     with run.working():
-        return _train(context, run, architecture, resume)
+        return _train(context, run, trainee, resume)
 
 
-def _train(context: Context, run: Run, architecture: Architecture, resume: bool) -> dict[str, Any]:
+def _train(context: Context, run: Run, trainee: Trainee, resume: bool) -> dict[str, Any]:
     run.forget("train", "export", "verify")
     if not resume:
         run.checkpoint("train").unlink(missing_ok=True)
         run.write("training", {"settings": kept_by_runs(context.settings)})
-    genotype = context.space.text(architecture)
-    task = train_task(context, architecture, context.identity(genotype=genotype))
+    task = train_task(context, trainee, context.identity(**trainee.identity))
     trainer = Trainer(task, run.checkpoint("train"))
     _say_plan(context, trainer)
-    call(context, "train", resume, genotype)
+    call(context, "train", resume, trainee)
     if resume:
         context.say_resumed("train", trainer.resume(), trainer.loop)
     history = trainer.run(context.reporter.progress, heard(context, run, "train", trainer.loop))
-    network = _plain(context, architecture, trainer)
+    network = _plain(trainee, trainer)
     result = _evaluate(context, network, history)
-    result["weights_sha256"] = _save_weights(context, run, architecture, network, result)
+    result["weights_sha256"] = _save_weights(context, run, trainee, network, result)
     run.write("train", result)
     return result
 
@@ -133,9 +134,9 @@ def _say_plan(context: Context, trainer: Trainer) -> None:
     )
 
 
-def _plain(context: Context, architecture: Architecture, trainer: Trainer) -> nn.Module:
+def _plain(trainee: Trainee, trainer: Trainer) -> nn.Module:
     """Return the trained network, on the CPU, without its auxiliary head, which only training needs."""
-    network = context.space.network(architecture, context.shape)
+    network = trainee.make(False)
     trained = trainer.trained_state()
     network.load_state_dict({name: trained[name] for name in network.state_dict()})
     return network.eval()
@@ -158,11 +159,10 @@ def _evaluate(context: Context, network: nn.Module, history: list[dict[str, Any]
 
 
 def _save_weights(
-    context: Context, run: Run, architecture: Architecture, network: nn.Module, result: dict[str, Any]
+    context: Context, run: Run, trainee: Trainee, network: nn.Module, result: dict[str, Any]
 ) -> str:
     meta = {
-        "space": context.space.name,
-        "genotype": context.space.text(architecture),
+        **trainee.meta,
         "shape": shape_fields(context.shape),
         "classes": list(context.dataset.classes),
         "mean": list(context.dataset.mean),

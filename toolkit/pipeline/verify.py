@@ -7,12 +7,16 @@ from typing import Any
 
 from ehdnas.core.budget import Budget
 from ehdnas.core.errors import NotCompiledError, UsageError
+from ehdnas.core.graph import layer_table
 from ehdnas.core.measurement import Measurement
 from ehdnas.pipeline.candidates import target_of
+from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.meter import Meter
 from ehdnas.pipeline.on_device import compare_on_device
 from ehdnas.pipeline.profile import open_meter
+from ehdnas.pipeline.user_module import load_module
+from ehdnas.profilers.base import TableProfiler
 from ehdnas.profilers.board.profiler import BoardProfiler
 from ehdnas.workspace import Run
 
@@ -27,6 +31,11 @@ def verify(context: Context, run: Run) -> dict[str, Any]:
         NotCompiledError: what was exported must still be compiled.
         ParityError: the device gives other outputs than this machine.
     """
+    if context.device.kind == TABLE:
+        raise UsageError(
+            f"device '{context.device.name}' is a table of imported figures, and measures no file; "
+            "give --device of one that can be reached"
+        )
     if not run.has("export"):
         raise UsageError(f"run {run.name} has no exported file; run `ehdnas export` first")
     searched = run.read("search")
@@ -51,6 +60,17 @@ def verify(context: Context, run: Run) -> dict[str, Any]:
     return result
 
 
+def simulated_module(meter: Meter, reference: str) -> Measurement:
+    """Return what a simulated device makes of the user's own network.
+
+    Raises:
+        MeasurementError: an operator is not modelled, or the network does not fit.
+    """
+    profiler = meter.instrument.profiler
+    assert isinstance(profiler, TableProfiler)
+    return profiler.simulate(layer_table(load_module(reference), meter.shape.image))
+
+
 def _compare(context: Context, run: Run, meter: Meter) -> dict[str, Any] | None:
     """Compare the file's outputs on the device with those here; None where its tool gives times alone."""
     profiler = meter.instrument.profiler
@@ -61,7 +81,11 @@ def _compare(context: Context, run: Run, meter: Meter) -> dict[str, Any] | None:
 
 def _measure(context: Context, run: Run, meter: Meter) -> Measurement:
     if context.device.simulated:
-        return meter.measure(context.space.parse(run.genotype))
+        return (
+            simulated_module(meter, run.module)
+            if run.module
+            else meter.measure(context.space.parse(run.genotype))
+        )
     path = _file_for(context, run)
     board = meter.instrument.boards[0].name
     context.reporter.say(f"verify: measuring {path.name} on {board}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import FiniteFloat
 
 from ehdnas.core.artifact import Parity
 from ehdnas.core.measurement import Basis, Measurement
+
+Told = Basis | Literal["imported"]
+"""How a figure came about; of an imported one that is not known."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,15 @@ class CandidateData:
     """An architecture that the search measured; `predicted` and `value` are in the metric's unit.
 
     The prediction's interval goes from `predicted / interval_factor` to `predicted * interval_factor`.
+    `accuracy` is what an imported table tells.
     """
 
     genotype: str
     predicted: FiniteFloat
     value: FiniteFloat
-    basis: Basis
+    basis: Told
     meets: bool
+    accuracy: FiniteFloat | None = None
     supernet_accuracy: FiniteFloat | None = None
     interval_factor: FiniteFloat | None = None
 
@@ -79,7 +84,7 @@ class PredictorData:
     """
 
     metric: str
-    basis: Basis
+    basis: Told
     held_out: HeldOutData
     method: str = ""
     baselines: list[BaselineData] = field(default_factory=list)
@@ -87,7 +92,10 @@ class PredictorData:
 
 @dataclass(frozen=True)
 class SearchData:
-    """What the search found. `cells` is the genotype of the space; `history` one record an epoch."""
+    """What the search found. `cells` is the genotype of the space; `history` one record an epoch.
+
+    `queries` is how many accuracies it asked of an imported table, None where it trained a supernet.
+    """
 
     genotype: str
     cells: dict[str, Any]
@@ -97,6 +105,21 @@ class SearchData:
     space: str
     shape: str
     budget: BudgetData
+    method: str = "gradient"
+    queries: int | None = None
+
+
+@dataclass(frozen=True)
+class BesideData:
+    """The network that the one found is compared with; its figure is None until it is judged."""
+
+    name: str
+    test_accuracy: FiniteFloat
+    test_images: int
+    parameters: int
+    verdict: str = ""
+    basis: Basis | None = None
+    value: FiniteFloat | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +180,7 @@ class ReportData:
     train: TrainData | None = None
     files: list[FileData] | None = None
     verify: VerifyData | None = None
+    beside: BesideData | None = None
     points: PointsData | None = None
     classes: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ehdnas.core.accuracy import difference_error
 from ehdnas.report import figures, passport, wording
 from ehdnas.report.data import ReportData
 
@@ -48,6 +49,12 @@ def render(data: ReportData) -> str:
 
 def headline(data: ReportData) -> Headline:
     """Return the verdict in words that keep a simulated figure from being taken for a measured one."""
+    if data.search.queries is not None:
+        text = (
+            f"Accuracy and figure are those of an imported table, found with {data.search.queries} queries: "
+            "nothing was measured here."
+        )
+        return Headline("open", "FROM A TABLE", "imported", text)
     if data.verify is None:
         text = "The network has not been judged on the device yet, so nothing here is a result."
         return Headline("open", "NOT VERIFIED YET", "", text)
@@ -75,7 +82,7 @@ def stages_left(data: ReportData) -> list[tuple[str, str]]:
         left.append(("The network is not trained: its accuracy is unknown.", "ehdnas train"))
     if data.files is None:
         left.append(("No file has been exported.", f"ehdnas export --target {target}"))
-    if data.verify is None:
+    if data.verify is None and data.search.queries is None:
         left.append(("The network has not been judged on the device.", "ehdnas run --resume"))
     return left
 
@@ -96,5 +103,5 @@ def _environment() -> Environment:
         "size": wording.size,
         "with_unit": wording.with_unit,
     }
-    environment.globals["relation"] = wording.relation
+    environment.globals |= {"relation": wording.relation, "difference_error": difference_error}
     return environment
