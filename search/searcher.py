@@ -7,6 +7,7 @@ straight-through Gumbel-softmax of GDAS (Dong, Yang, CVPR 2019), over operations
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,11 @@ from torch.nn import functional as F
 from ehdnas.core.images.dataset import Split
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.compute import CPU, Compute
+from ehdnas.search.distribution import Distribution
 from ehdnas.search.loop import Loop, Progress, epoch_order, step_seed, steps_per_epoch
 from ehdnas.search.memory import within_memory
 from ehdnas.search.micro_batches import MicroBatches
-from ehdnas.search.objective import Constraint, DualAscent
+from ehdnas.search.objective import Constraints
 from ehdnas.search.processes import ALONE, Processes
 from ehdnas.search.recipes import Recipe
 from ehdnas.search.relaxation import temperature_at
@@ -36,8 +38,9 @@ _HARDWARE_SAMPLES = 4  # architectures a step that the predictor sees; it costs 
 class SearchTask:
     """Everything a search depends on; the same task gives the same architecture.
 
-    What a GPU computes differs from what a CPU does in the last digits, and so may what is found. Of several
-    `processes` only the first one needs the `constraint`.
+    A distribution is learnt for each of `constraints`, all with the weights of one supernet; None stands for
+    one without a budget. What a GPU computes differs from what a CPU does in the last digits, and so may what
+    is found. Of several `processes` only the first one needs the constraints, the others as many None.
     """
 
     space: Space
@@ -46,7 +49,7 @@ class SearchTask:
     architecture: Split
     augmentation: Augmentation
     recipe: Recipe
-    constraint: Constraint | None
+    constraints: Sequence[Constraints | None]
     seed: int
     save_every_s: float
     identity: dict[str, Any]
@@ -56,11 +59,16 @@ class SearchTask:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The learnt distribution, the supernet it was learnt with, and one record an epoch."""
+    """Each learnt distribution's logits, the supernet they were learnt with, and one record an epoch."""
 
-    logits: Tensor
+    distributions: list[Tensor]
     supernet: Supernet
     history: list[dict[str, Any]]
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits [slots, choices] of the first distribution, mostly the only one."""
+        return self.distributions[0]
 
 
 class Searcher:
@@ -75,9 +83,7 @@ class Searcher:
         self.supernet.skip_beside = task.recipe.skip_beside
         self.compute.place(self.supernet)
         self.weights = list(self.supernet.parameters())  # walking thousands of modules each step would show
-        # Logits, budget and predictor stay on the CPU: they are small, and quicker there.
-        self.logits = task.space.initial_logits().requires_grad_()
-        self.dual = DualAscent()
+        self.distributions = [Distribution(task.space, one) for one in task.constraints]
         recipe = task.recipe
         weights = torch.optim.SGD(
             self.weights,
@@ -86,7 +92,7 @@ class Searcher:
             weight_decay=recipe.weight_decay,
         )
         architecture = torch.optim.Adam(
-            [self.logits],
+            [one.logits for one in self.distributions],
             lr=recipe.architecture_learning_rate,
             betas=(0.5, 0.999),
             weight_decay=recipe.architecture_weight_decay,
@@ -105,7 +111,7 @@ class Searcher:
             steps=steps_per_epoch(len(task.weights), recipe.batch_size),
             seed=task.seed,
             save_every_s=task.save_every_s,
-            extra={"logits": self.logits},
+            extra={f"logits.{number}": one.logits for number, one in enumerate(self.distributions)},
             look_every=self.compute.look_every,
             processes=task.processes,
         )
@@ -113,7 +119,8 @@ class Searcher:
     def resume(self) -> int:
         """Continue from the checkpoint, if there is one; return how many steps it holds."""
         done = self.loop.resume()
-        self.dual.multiplier = float(self.loop.carried.get("multiplier", 0.0))
+        for number, one in enumerate(self.distributions):
+            one.restore(number, self.loop.carried)
         return done
 
     def run(self, progress: Progress) -> SearchResult:
@@ -131,16 +138,23 @@ class Searcher:
             self.loop.account(figures, gradient)
             if step == self.loop.steps - 1:
                 self.loop.history[-1] |= self._decided()
-            self.loop.carried["multiplier"] = self.dual.multiplier
+            for number, one in enumerate(self.distributions):
+                self.loop.carried |= one.carried(number)
             self.loop.show(partial(self._show, progress))
-        return SearchResult(self.logits.detach(), self.supernet, self.loop.history)
+        logits = [one.logits.detach() for one in self.distributions]
+        return SearchResult(logits, self.supernet, self.loop.history)
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits [slots, choices] of the first distribution, mostly the only one."""
+        return self.distributions[0].logits
 
     def weight_step(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Train one sampled architecture's weights on one batch; return (its `loss`, the gradient's norm).
 
         The batch is what this process computes of it; so it is in `architecture_step`.
         """
-        gates = self.task.space.relax(self.logits.detach(), self._temperature())
+        gates = self.task.space.relax(self._drawn_from.logits.detach(), self._temperature())
         total = torch.zeros(1, device=self.compute.device)
         for part in self.parts.each(len(images), self._parts_seed("weights")):
             with self.compute.autocast():
@@ -159,27 +173,38 @@ class Searcher:
 
         Only the gradient towards the logits is computed: weights get none, which saves a third.
         """
-        space, constraint = self.task.space, self.task.constraint
-        gates = space.relax(self.logits, self._temperature())
+        space, moved = self.task.space, self._moved
+        gates = space.relax(moved.logits, self._temperature())
         figures: dict[str, float | Tensor] = {}
         hardware = []
-        if constraint is not None:  # by the CPU, while a GPU is still at the weights
-            others = [space.relax(self.logits, self._temperature()) for _ in range(_HARDWARE_SAMPLES - 1)]
-            violation = constraint.violation(torch.stack([gates, *others]))
-            hardware.append(self.dual.loss(violation))
-            self.dual.update(violation)
-            figures |= {"violation": float(violation.detach().mean()), "multiplier": self.dual.multiplier}
+        if moved.constraints is not None:  # by the CPU, while a GPU is still at the weights
+            others = [space.relax(moved.logits, self._temperature()) for _ in range(_HARDWARE_SAMPLES - 1)]
+            term, told = moved.hardware(torch.stack([gates, *others]))
+            hardware.append(term)
+            figures |= told
         slopes, seen = self._slopes(gates.detach(), images, labels)
         (gradient,) = torch.autograd.grad(
-            [gates, *hardware], [self.logits], [slopes, *map(torch.ones_like, hardware)]
+            [gates, *hardware], [moved.logits], [slopes, *map(torch.ones_like, hardware)]
         )
         # The first process's, which alone knows the budget; with it the logits are the same everywhere.
         self.parts.processes.share([gradient])
-        self.logits.grad = gradient
         # It is on the CPU, where to look costs nothing; logits that are no numbers select no architecture.
-        self.loop.require_finite(self.logits.grad.norm())
+        self.loop.require_finite(gradient.norm())
+        moved.logits.grad = gradient
         self.loop.optimizers["architecture"].step()
+        moved.logits.grad = None  # the optimizer leaves alone what has none: the other distributions
         return {"architecture_loss": seen[0], "accuracy": seen[1], **figures}
+
+    @property
+    def _drawn_from(self) -> Distribution:
+        """The distribution whose network this step's weights are trained for: any of them, by the seed."""
+        count = len(self.distributions)
+        return self.distributions[step_seed(self.task.seed, "distribution", self.loop.done) % count]
+
+    @property
+    def _moved(self) -> Distribution:
+        """The distribution that this step moves: each in turn, so that several take no longer than one."""
+        return self.distributions[self.loop.done % len(self.distributions)]
 
     def _slopes(self, gates: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return (the gradient [slots, choices] of a batch's loss towards gates, [loss, accuracy])."""
@@ -246,8 +271,9 @@ class Searcher:
             group["lr"] = min(lowest, highest) + max(0.0, highest - lowest) * cosine
 
     def _decided(self) -> dict[str, float]:
-        """Return what an epoch's record says of the distribution: how decided it is, and its skips."""
-        space, logits = self.task.space, self.logits.detach()
-        skips = space.identities(space.most_likely(logits))
-        decided = {"entropy": space.entropy(logits), "temperature": self._temperature()}
+        """Return what an epoch's record says of the distributions: how decided they are, and most skips."""
+        space, learnt = self.task.space, [one.logits.detach() for one in self.distributions]
+        skips = [count for logits in learnt for count in space.identities(space.most_likely(logits))]
+        entropy = sum(map(space.entropy, learnt)) / len(learnt)
+        decided = {"entropy": entropy, "temperature": self._temperature()}
         return {**decided, "skips": max(skips)} if skips else decided

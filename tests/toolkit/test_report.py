@@ -64,6 +64,17 @@ def edges(pairs):
     return [[operation, int(source)] for operation, source in (pair.split() for pair in pairs)]
 
 
+def figure(value, device="pi4", bound=4.0):
+    row = {"device": device, "metric": "latency_ms", "predicted": 3.1, "interval_factor": 1.08}
+    return {**row, "value": value, "basis": "measured", "meets": value <= bound}
+
+
+def candidate(genotype, accuracy, *values):
+    figures = [figure(value) for value in values]
+    meets = all(one["meets"] for one in figures)
+    return {"genotype": genotype, "supernet_accuracy": accuracy, "figures": figures, "meets": meets}
+
+
 def search_record():
     epochs = 25
     history = []
@@ -74,23 +85,18 @@ def search_record():
             record |= {"architecture_loss": record["loss"] + 0.15, "accuracy": 1 - record["loss"] / 3}
             record |= {"violation": gap, "multiplier": 0.1, "temperature": 2.0}
         history.append(record)
-    row = {"predicted": 3.1, "interval_factor": 1.08, "basis": "measured"}
-    candidates = [
-        {"genotype": GENOTYPE[::-1], "supernet_accuracy": 0.84, "value": 4.2, "meets": False, **row},
-        {"genotype": GENOTYPE, "supernet_accuracy": 0.82, "value": 3.25, "meets": True, **row},
-    ]
+    candidates = [candidate(GENOTYPE[::-1], 0.84, 4.2), candidate(GENOTYPE, 0.82, 3.25)]
     held = {"samples": 200, "spearman": 0.981, "within10": 0.93, "mape": 0.041, "constant_within10": 0.31}
     return {
         "genotype": GENOTYPE,
         "cells": {"normal": edges(NORMAL), "reduce": edges(REDUCE)},
         "chosen": candidates[-1],
         "candidates": candidates,
-        "predictor": {"device": "pi4", "metric": "latency_ms", "basis": "measured", "held_out": held},
+        "predictors": [{"device": "pi4", "metric": "latency_ms", "basis": "measured", "held_out": held}],
         "history": history,
         "space": "darts",
         "shape": SHAPE,
-        "device": "pi4",
-        "budget": {"metric": "latency_ms", "bound": 4.0, "text": "latency <= 4 ms"},
+        "budgets": [{"device": "pi4", "metric": "latency_ms", "bound": 4.0, "text": "latency <= 4 ms"}],
     }
 
 
@@ -110,9 +116,11 @@ def measurement():
     )  # fmt: skip
 
 
-def verify_record(**changes):
-    record = {"verdict": "PASS", "basis": "measured", "value": 3.21, "budget": search_record()["budget"]}
-    return {**record, "measurement": measurement().model_dump(), **changes}
+def verify_record(verdict="PASS", taken=None, **changes):
+    found = {"value": 3.21, "basis": "measured", "meets": verdict == "PASS", **changes}
+    figures = [{**search_record()["budgets"][0], **found}]
+    measurements = [{"device": "pi4", "measurement": taken or measurement().model_dump(), "on_device": None}]
+    return {"verdict": verdict, "figures": figures, "measurements": measurements}
 
 
 def train_record():
@@ -153,7 +161,7 @@ def add_export(run):
 def add_predictor(workspace, **changes):
     rng = np.random.default_rng(1)
     seen = rng.uniform(2, 7, 200)
-    quality = search_record()["predictor"]["held_out"] | {
+    quality = search_record()["predictors"][0]["held_out"] | {
         "predicted": (seen * rng.normal(1, 0.05, 200)).tolist(),
         "measured": seen.tolist(),
     }
@@ -178,7 +186,7 @@ def search_run(workspace):
         "host": "alice@attic-pi",
         "options": {},
     }
-    run = workspace.new_run({"settings": settings.model_dump(), "device": device})
+    run = workspace.new_run({"settings": settings.model_dump(), "devices": [device]})
     run.write("search", search_record())
     return run
 
@@ -235,11 +243,12 @@ def test_verdict_value_budget_and_accuracy_come_before_all_else(page):
 
 def test_a_simulated_figure_is_never_called_measured(workspace, finished):
     search = search_record()
-    search["predictor"]["basis"] = "simulated"
-    search["candidates"] = [{**row, "basis": "simulated"} for row in search["candidates"]]
+    search["predictors"][0]["basis"] = "simulated"
+    for row in search["candidates"]:
+        row["figures"][0]["basis"] = "simulated"
     finished.write("search", search)
     taken = {**measurement().model_dump(), "basis": "simulated", "statistics": None, "samples_ms": []}
-    finished.write("verify", verify_record(basis="simulated", measurement=taken))
+    finished.write("verify", verify_record(taken=taken, basis="simulated"))
     page = page_of(workspace, finished)
     assert "PASS simulated" in page.text
     assert "No hardware was timed" in page.text
@@ -349,7 +358,7 @@ def test_the_predictor_stands_beside_the_baselines(workspace, finished, page):
         "mape": 0.2,
         "kendall": 0.5,
     }
-    search["predictor"] |= {
+    search["predictors"][0] |= {
         "method": "linear",
         "baselines": [flops, {"method": "op-sum", "problem": "no <b>times</b>"}],
     }
@@ -386,11 +395,11 @@ def test_a_genotype_that_is_no_cell_is_shown_without_a_drawing(workspace, finish
     ("stage", "change", "named"),
     [
         ("train", {"test_accuracy": "high"}, "train.test_accuracy"),
-        ("search", {"candidates": [{"genotype": "0"}]}, "search.candidates.0.predicted"),
+        ("search", {"candidates": [{"genotype": "0"}]}, "search.candidates.0.figures"),
         ("search", {"history": [{"loss": math.nan}]}, "search.history.0.loss"),
-        ("verify", {"basis": "guessed"}, "verify.basis"),
+        ("verify", verify_record(basis="guessed"), "verify.figures.0.basis"),
         ("export", {"artifacts": [{"target": "tflite"}]}, "'file'"),
-        ("verify", {"measurement": None}, "NoneType"),
+        ("verify", {"measurements": [{"device": "pi4", "measurement": None}]}, "NoneType"),
     ],
 )
 def test_a_damaged_stage_is_one_line_that_names_it(workspace, finished, stage, change, named):
@@ -409,6 +418,6 @@ def test_a_stage_that_is_no_object_is_damaged(workspace):
 
 
 def test_an_unfinished_search_has_no_report(workspace):
-    run = workspace.new_run({"settings": {}, "device": {}})
+    run = workspace.new_run({"settings": {}, "devices": [{}]})
     with pytest.raises(UsageError, match="ehdnas search --resume"):
         report(workspace, run)

@@ -1,9 +1,10 @@
-"""The whole loop: device, data and budget in; a trained, exported, verified network out."""
+"""The whole loop: devices, data and budgets in; a trained, exported, verified network out."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ehdnas.core.errors import UsageError
 from ehdnas.pipeline.candidates import target_of
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.export import export_run, known_targets
@@ -17,8 +18,15 @@ def run_all(context: Context, resume: bool = False) -> dict[str, Any]:
     """Run every stage; with `resume`, only what the last run had left to do.
 
     Returns:
-        What the user is told: verdict, value, accuracy, files and report.
+        What the user is told: verdict, figures, accuracy, files and report.
+
+    Raises:
+        UsageError: the settings ask for a front, whose networks are trained one by one.
     """
+    if context.settings.pareto is not None:
+        raise UsageError(
+            "`ehdnas run` makes one network; for a front, `ehdnas search --pareto N`, then train with --run"
+        )
     targets = _targets(context)
     run = search(context, resume)
     trained = train(context, run, resume)
@@ -30,11 +38,7 @@ def run_all(context: Context, resume: bool = False) -> dict[str, Any]:
     return {
         "run": run.name,
         "verdict": result["verdict"],
-        "basis": result["basis"],
-        "budget": result["budget"]["text"],
-        "value": result["value"],
-        "metric": result["budget"]["metric"],
-        "device": context.device.name,
+        "figures": result["figures"],
         "genotype": run.genotype,
         "test_accuracy": trained["test_accuracy"],
         "artifacts": run.read("export")["artifacts"],
@@ -43,9 +47,8 @@ def run_all(context: Context, resume: bool = False) -> dict[str, Any]:
 
 
 def _targets(context: Context) -> list[str]:
-    """Return the targets to export, checked before hours are spent, with the one the device runs."""
+    """Return the targets to export, checked before hours are spent, with those the devices run."""
     targets = known_targets(context.settings.targets)
-    if context.device.simulated:
-        return targets
-    needed = target_of(context.device)
-    return targets if needed in targets else [needed, *targets]
+    devices = [one.device for one in context.each_device()]
+    needed = dict.fromkeys(target_of(device) for device in devices if not device.simulated)
+    return [*(target for target in needed if target not in targets), *targets]
