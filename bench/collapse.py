@@ -51,7 +51,7 @@ def searched(side: str, seed: int, epochs: int, work: Path) -> dict[str, Any]:
     augmentation = Augmentation.for_size(height, recipe.flip, data.mean, data.std)
     identity = {"seed": seed, "shape": str(shape), **recipe.model_dump()}
     halves = data.halves(seed)
-    task = SearchTask(SPACE, shape, *halves, augmentation, recipe, None, seed, 60.0, identity)
+    task = SearchTask(SPACE, shape, *halves, augmentation, recipe, [None], seed, 60.0, identity)
     checkpoint = work / f"{side}-{seed}-{epochs}.safetensors"
     searcher = Searcher(task, checkpoint)
     searcher.resume()

@@ -38,7 +38,7 @@ from ehdnas.core.errors import EhdnasError
 from ehdnas.core.images.dataset import Split, normalise
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.compute import Compute, find_compute
-from ehdnas.search.objective import Constraint
+from ehdnas.search.objective import Constraint, Constraints
 from ehdnas.search.recipes import recipe_for
 from ehdnas.search.searcher import Searcher, SearchTask
 from ehdnas.search.selection import candidates, shortlist, supernet_accuracy
@@ -131,7 +131,8 @@ class Bench:
         constraint = Constraint(predictor, Budget(METRIC, FACTOR * reference), CONFIDENCE)
         say(f"ready after {self.clock.passed:.1f} s: {constraint.budget} on {self.compute}")
         task = SearchTask(
-            SPACE, self.shape, halves[0], halves[1], self.augmentation, self.recipe, constraint, SEED,
+            SPACE, self.shape, halves[0], halves[1], self.augmentation, self.recipe,
+            [Constraints((constraint,))], SEED,
             120.0, self.identity("search"), self.compute,
         )  # fmt: skip
         checkpoint = self.args.out / "search.safetensors"
@@ -278,7 +279,17 @@ class Bench:
         trainer = self._trainer("DARTS_V2", self.args.work / "probe.safetensors")
         trainer.network.train()
         task = SearchTask(
-            SPACE, self.shape, train, train, self.augmentation, self.recipe, None, SEED, 1e9, {}, self.compute
+            SPACE,
+            self.shape,
+            train,
+            train,
+            self.augmentation,
+            self.recipe,
+            [None],
+            SEED,
+            1e9,
+            {},
+            self.compute,
         )
         searcher = Searcher(task, self.args.work / "probe.safetensors")
         each = {

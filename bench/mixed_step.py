@@ -59,7 +59,7 @@ class Side:
         shape = NetworkShape(channels, cells, (3, 32, 32), 10)
         with TemporaryDirectory() as folder:
             task = SearchTask(
-                find_space("darts"), shape, split, split, augmentation, recipe, None, 0, 1e9, {}
+                find_space("darts"), shape, split, split, augmentation, recipe, [None], 0, 1e9, {}
             )
             self.searcher = Searcher(task, Path(folder) / "checkpoint")
         images = augmentation.evaluate(torch.from_numpy(images))

@@ -67,7 +67,7 @@ def main():
     images = augmentation.evaluate(torch.from_numpy(split.images))
     labels = torch.from_numpy(split.labels)
     with TemporaryDirectory() as folder:
-        task = SearchTask(space, shape, split, split, augmentation, recipe, None, 0, 1e9, {})
+        task = SearchTask(space, shape, split, split, augmentation, recipe, [None], 0, 1e9, {})
         searcher = Searcher(task, Path(folder) / "checkpoint")
         rows = []
         for repeat in range(args.repeats + 1):

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ehdnas.core.budget import Budget
 from ehdnas.search.loop import steps_per_epoch
-from ehdnas.search.objective import Constraint
+from ehdnas.search.objective import Constraints
 from ehdnas.search.predictor.base import MIN_SAMPLES
 from ehdnas.search.queried.evolution import regularised_evolution
 from ehdnas.search.queried.ledger import Ledger
@@ -63,7 +63,7 @@ def networks_to_score(recipe: Recipe, images: int, judged_on: int, candidates: i
 def scored_candidates(
     method: str,
     space: Space,
-    constraint: Constraint,
+    constraints: Constraints,
     seed: int,
     accuracy: Callable[[Architecture], float],
     count: int,
@@ -74,11 +74,14 @@ def scored_candidates(
 
     Args:
         method: one of METHODS.
+        constraints: what the networks are to meet together, as it is predicted.
         accuracy: gives the accuracy, a share of 1, of a network with the shared weights.
         count: how many are scored.
     """
     start = min(max(count // 4, MIN_SAMPLES), _MOST_AT_RANDOM)
-    task = _SharedWeightsTask(space, (_WITHIN,), constraint.predictor, seed, start, constraint=constraint)
+    # The tasks of a search by queries name one predictor; here all constraints are asked for the worst.
+    predictor = constraints.members[0].predictor
+    task = _SharedWeightsTask(space, (_WITHIN,), predictor, seed, start, constraints=constraints)
     ledger = Ledger(_Asked(accuracy), task.share_taken, count, TRIES * count)
     with suppress(NothingLeftError):
         _search(method, start)(task, ledger)
@@ -98,15 +101,18 @@ def _search(method: str, start: int) -> Method:
 
 @dataclass(frozen=True)
 class _SharedWeightsTask(QueriedTask):
-    """A search by queries whose budget is a constraint, as it is predicted to be met; nothing is measured."""
+    """A search by queries whose budgets are constraints, as predicted; nothing is measured.
 
-    constraint: Constraint | None = None
+    A network counts by the constraint that binds.
+    """
+
+    constraints: Constraints | None = None
 
     @torch.no_grad()
     def log_values(self, networks: list[Architecture]) -> Tensor:
         """Return the logs [n] of what n networks take at the far end of the interval, over what they may."""
-        assert self.constraint is not None
-        return self.constraint.violation(self.space.encode_all(networks)).double()
+        assert self.constraints is not None
+        return self.constraints.violation(self.space.encode_all(networks))
 
     def draw(
         self, rng: np.random.Generator, count: int, known: Container[Architecture]

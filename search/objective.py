@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +15,12 @@ from ehdnas.search.predictor.base import Predictor
 
 @dataclass(frozen=True)
 class Constraint:
-    """A budget, judged by a predictor at the far end of its interval."""
+    """A budget, judged by a predictor at the far end of its interval; `name` tells it from others."""
 
     predictor: Predictor
     budget: Budget
     confidence: float
+    name: str = ""
 
     def violation(self, gates: Tensor) -> Tensor:
         """Return log(predicted / bound) at the far end of the interval, [n]; at most 0 when met.
@@ -26,30 +28,57 @@ class Constraint:
         A margin the predictor cannot promise (too few samples) is left out here, since it would hide the
         gradient; such candidates are settled by measuring them.
         """
-        log_value = self.predictor.log_value(gates)
-        gap = log_value - math.log(self.budget.bound)
         margin = self.predictor.margin(self.confidence)
-        return (gap if self.budget.is_upper else -gap) + (margin if math.isfinite(margin) else 0.0)
+        return self._gap(gates) + (margin if math.isfinite(margin) else 0.0)
+
+    def least_violation(self, gates: Tensor) -> Tensor:
+        """Return the violation at the near end of the interval, [n]; above 0 it is as good as broken."""
+        return self._gap(gates) - self.predictor.margin(self.confidence)
+
+    def _gap(self, gates: Tensor) -> Tensor:
+        gap = self.predictor.log_value(gates) - math.log(self.budget.bound)
+        return gap if self.budget.is_upper else -gap
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """One or several constraints on the same network, which it must meet together."""
+
+    members: tuple[Constraint, ...]
+
+    def violations(self, gates: Tensor) -> Tensor:
+        """Return the violation of each, [n, constraints]."""
+        return torch.stack([one.violation(gates).double() for one in self.members], dim=1)
+
+    def violation(self, gates: Tensor) -> Tensor:
+        """Return the worst violation, [n]: that of the constraint that binds."""
+        return self.violations(gates).amax(dim=1)
+
+    def least_violation(self, gates: Tensor) -> Tensor:
+        """Return the worst violation at the near ends of the intervals, [n]."""
+        return torch.stack([one.least_violation(gates).double() for one in self.members], dim=1).amax(dim=1)
 
 
 class DualAscent:
-    """The multiplier of an augmented Lagrangian, raised while the budget is violated.
+    """The multipliers of an augmented Lagrangian, one a constraint, each raised while its own is violated.
 
-    For the mean violation g of the sampled architectures the hardware term is
+    For the mean violation g of the sampled architectures the hardware term is the sum over constraints of
     max(0, multiplier + stiffness · g)² / (2 · stiffness), which pulls on nothing once the budget is met with
-    room to spare (Nocedal and Wright, Numerical Optimization, 2nd edition, equation 17.65).
+    room to spare (Nocedal and Wright, Numerical Optimization, 2nd edition, equation 17.65, for each).
     """
 
-    def __init__(self, rate: float = 0.02, stiffness: float = 4.0) -> None:
+    def __init__(self, count: int = 1, rate: float = 0.02, stiffness: float = 4.0) -> None:
         self.rate = rate
         self.stiffness = stiffness
-        self.multiplier = 0.0
+        self.multipliers = [0.0] * count
 
-    def loss(self, violation: Tensor) -> Tensor:
-        """Return the hardware term, a scalar, for violations [n] of sampled architectures."""
-        pull = torch.relu(self.multiplier + self.stiffness * violation.mean())
-        return pull.square() / (2 * self.stiffness)
+    def loss(self, violations: Tensor) -> Tensor:
+        """Return the hardware term, a scalar, for violations [n, constraints] of sampled architectures."""
+        pulls = torch.relu(violations.new_tensor(self.multipliers) + self.stiffness * violations.mean(dim=0))
+        return pulls.square().sum() / (2 * self.stiffness)
 
-    def update(self, violation: Tensor) -> None:
-        """Raise or lower the multiplier by the mean violation of the samples."""
-        self.multiplier = max(0.0, self.multiplier + self.rate * float(violation.detach().mean()))
+    def update(self, violations: Tensor) -> None:
+        """Raise or lower each multiplier by the mean violation [n, constraints] of the samples."""
+        means: Sequence[float] = violations.detach().mean(dim=0).tolist()
+        pairs = zip(self.multipliers, means, strict=True)
+        self.multipliers = [max(0.0, multiplier + self.rate * mean) for multiplier, mean in pairs]

@@ -20,10 +20,11 @@ from torch.nn import functional as F
 from ehdnas.core.images.dataset import Split
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.compute import CPU, Compute
+from ehdnas.search.distribution import Distribution
 from ehdnas.search.loop import EpochRecord, Loop, Progress, epoch_order, step_seed, steps_per_epoch, unheard
 from ehdnas.search.memory import within_memory
 from ehdnas.search.micro_batches import MicroBatches
-from ehdnas.search.objective import Constraint, DualAscent
+from ehdnas.search.objective import Constraints
 from ehdnas.search.processes import ALONE, Processes
 from ehdnas.search.recipes import Recipe
 from ehdnas.search.spaces.base import NetworkShape, Space, Supernet
@@ -41,10 +42,11 @@ Batch = tuple[Tensor, Tensor]
 class SearchTask:
     """Everything a search depends on; the same task gives the same architecture.
 
-    What a GPU computes differs from what a CPU does in the last digits, and so may what is found. Of several
-    `processes` only the first one needs the `constraint`. With `uniform` the shared weights alone are
-    trained, on paths drawn evenly from the whole of the space (SPOS: Guo et al., ECCV 2020, section 3.1), and
-    the distribution stays as it began.
+    A distribution is learnt for each of `constraints`, all with the weights of one supernet; None stands for
+    one without a budget. What a GPU computes differs from what a CPU does in the last digits, and so may what
+    is found. Of several `processes` only the first one needs the constraints, the others as many None. With
+    `uniform` the shared weights alone are trained, on paths drawn evenly from the whole of the space (SPOS:
+    Guo et al., ECCV 2020, section 3.1), and the distributions stay as they began.
     """
 
     space: Space
@@ -53,7 +55,7 @@ class SearchTask:
     architecture: Split
     augmentation: Augmentation
     recipe: Recipe
-    constraint: Constraint | None
+    constraints: Sequence[Constraints | None]
     seed: int
     save_every_s: float
     identity: dict[str, Any]
@@ -69,11 +71,16 @@ def warm_up_epochs(epochs: int) -> int:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The learnt distribution, the supernet it was learnt with, and one record an epoch."""
+    """Each learnt distribution's logits, the supernet they were learnt with, and one record an epoch."""
 
-    logits: Tensor
+    distributions: list[Tensor]
     supernet: Supernet
     history: list[dict[str, Any]]
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits [slots, choices] of the first distribution, mostly the only one."""
+        return self.distributions[0]
 
 
 class Searcher:
@@ -89,9 +96,7 @@ class Searcher:
         self.supernet.skip_beside = task.recipe.skip_beside
         self.compute.place(self.supernet)
         self.weights = list(self.supernet.parameters())  # walking thousands of modules each step would show
-        # Logits, budget and predictor stay on the CPU: they are small, and quicker there.
-        self.logits = task.space.initial_logits().requires_grad_()
-        self.dual = DualAscent()
+        self.distributions = [Distribution(task.space, one) for one in task.constraints]
         recipe = task.recipe
         weights = torch.optim.SGD(
             self.weights,
@@ -100,7 +105,7 @@ class Searcher:
             weight_decay=recipe.weight_decay,
         )
         architecture = torch.optim.Adam(
-            [self.logits],
+            [one.logits for one in self.distributions],
             lr=recipe.architecture_learning_rate,
             betas=(0.5, 0.999),
             weight_decay=recipe.architecture_weight_decay,
@@ -119,7 +124,7 @@ class Searcher:
             steps=steps_per_epoch(len(task.weights), recipe.batch_size),
             seed=task.seed,
             save_every_s=task.save_every_s,
-            extra={"logits": self.logits},
+            extra={f"logits.{number}": one.logits for number, one in enumerate(self.distributions)},
             look_every=self.compute.look_every,
             processes=task.processes,
         )
@@ -127,7 +132,8 @@ class Searcher:
     def resume(self) -> int:
         """Continue from the checkpoint, if there is one; return how many steps it holds."""
         done = self.loop.resume()
-        self.dual.multiplier = float(self.loop.carried.get("multiplier", 0.0))
+        for number, one in enumerate(self.distributions):
+            one.restore(number, self.loop.carried)
         return done
 
     def run(self, progress: Progress, on_epoch: EpochRecord = unheard) -> SearchResult:
@@ -146,16 +152,24 @@ class Searcher:
             if step == self.loop.steps - 1:
                 self.loop.history[-1] |= {} if self.task.uniform else self._decided()
                 on_epoch(self.loop.history[-1])
-            self.loop.carried["multiplier"] = self.dual.multiplier
+            for number, one in enumerate(self.distributions):
+                self.loop.carried |= one.carried(number)
             self.loop.show(partial(self._show, progress))
-        return SearchResult(self._distribution(), self.supernet, self.loop.history)
+        return SearchResult(
+            list(map(self._distribution, self.distributions)), self.supernet, self.loop.history
+        )
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits [slots, choices] of the first distribution, mostly the only one."""
+        return self.distributions[0].logits
 
     def weight_step(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Train the weights on one batch by the gates of one step; return (its `loss`, the gradient's norm).
 
         The batch is what this process computes of it; so it is in `architecture_step`.
         """
-        gates = self.relaxation.gates(self.logits.detach())
+        gates = self.relaxation.gates(self._drawn_from.logits.detach())
         total = torch.zeros(1, device=self.compute.device)
         for part in self.parts.each(len(images), self._parts_seed("weights")):
             with self.compute.autocast():
@@ -177,30 +191,41 @@ class Searcher:
         Only the gradient towards the logits is computed: weights get none, which saves a third. With the
         batch of the weights' next step, `ahead`, it is of second order (see `unrolled_slopes`).
         """
-        constraint = self.task.constraint
-        gates = self.relaxation.gates(self.logits)
+        moved = self._moved
+        gates = self.relaxation.gates(moved.logits)
         figures: dict[str, float | Tensor] = {}
         hardware = []
-        if constraint is not None:  # by the CPU, while a GPU is still at the weights
-            violation = constraint.violation(self._hardware_gates(gates))
-            hardware.append(self.dual.loss(violation))
-            self.dual.update(violation)
-            figures |= {"violation": float(violation.detach().mean()), "multiplier": self.dual.multiplier}
+        if moved.constraints is not None:  # by the CPU, while a GPU is still at the weights
+            term, told = moved.hardware(self._hardware_gates(moved, gates))
+            hardware.append(term)
+            figures |= told
         slopes, seen = self._slopes(gates.detach().requires_grad_(), (images, labels), ahead)
         (gradient,) = torch.autograd.grad(
-            [gates, *hardware], [self.logits], [slopes, *map(torch.ones_like, hardware)]
+            [gates, *hardware], [moved.logits], [slopes, *map(torch.ones_like, hardware)]
         )
         # The first process's, which alone knows the budget; with it the logits are the same everywhere.
         self.parts.processes.share([gradient])
-        self.logits.grad = gradient
         # It is on the CPU, where to look costs nothing; logits that are no numbers select no architecture.
-        self.loop.require_finite(self.logits.grad.norm())
+        self.loop.require_finite(gradient.norm())
+        moved.logits.grad = gradient
         self.loop.optimizers["architecture"].step()
+        moved.logits.grad = None  # the optimizer leaves alone what has none: the other distributions
         return {"architecture_loss": seen[0], "accuracy": seen[1], **figures}
 
-    def _hardware_gates(self, gates: Tensor) -> Tensor:
+    @property
+    def _drawn_from(self) -> Distribution:
+        """The distribution whose network this step's weights are trained for: any of them, by the seed."""
+        count = len(self.distributions)
+        return self.distributions[step_seed(self.task.seed, "distribution", self.loop.done) % count]
+
+    @property
+    def _moved(self) -> Distribution:
+        """The distribution that this step moves: each in turn, so that several take no longer than one."""
+        return self.distributions[self.loop.done % len(self.distributions)]
+
+    def _hardware_gates(self, moved: Distribution, gates: Tensor) -> Tensor:
         """Return gates [samples, slots, choices] of architectures as the predictor knows them, one-hot."""
-        space, distribution = self.task.space, self.relaxation.distribution(self.logits)
+        space, distribution = self.task.space, self.relaxation.distribution(moved.logits)
         drawn = [gates] if self.task.recipe.relaxation == "single" else []
         return torch.stack(drawn + [space.relax(distribution) for _ in range(_HARDWARE_SAMPLES - len(drawn))])
 
@@ -271,8 +296,8 @@ class Searcher:
         batch = self.task.augmentation(self.compute.take(images, taken), generator, own, len(rows))
         return self.compute.batch(batch), labels[self.compute.move(taken)]
 
-    def _distribution(self) -> Tensor:
-        return self.relaxation.distribution(self.logits.detach())
+    def _distribution(self, of: Distribution) -> Tensor:
+        return self.relaxation.distribution(of.logits.detach())
 
     def _set_learning_rate(self) -> None:
         epoch = self.loop.done // self.loop.steps
@@ -282,17 +307,22 @@ class Searcher:
             group["lr"] = min(lowest, highest) + max(0.0, highest - lowest) * cosine
 
     def _decided(self) -> dict[str, float]:
-        """Return what an epoch's record says of the distribution: how decided it is, and its likeliest.
+        """Return what an epoch's record says of the distributions: how decided they are, and their likeliest.
 
-        Of that network, the skips and what is predicted of the budget's metric.
+        Of those networks, the most skips and what is predicted of each budget's metric. With several
+        distributions the entropy is their mean, and each has its own beside it, by its number from 1.
         """
-        space, logits, constraint = self.task.space, self._distribution(), self.task.constraint
-        likeliest = space.most_likely(logits)
-        decided = {"entropy": space.entropy(logits)}
+        space, learnt = self.task.space, list(map(self._distribution, self.distributions))
+        likeliest = list(map(space.most_likely, learnt))
+        entropies = list(map(space.entropy, learnt))
+        decided = {"entropy": sum(entropies) / len(entropies)}
         decided["learning_rate"] = self.loop.optimizers["weights"].param_groups[0]["lr"]
-        if constraint is not None:
-            with torch.no_grad():
-                log_value = constraint.predictor.log_value(space.encode_all([likeliest]))
-            decided[f"predicted.{constraint.budget.metric}"] = float(log_value.exp())
-        skips = space.identities(likeliest)
+        several = len(learnt) > 1
+        for number, (one, network) in enumerate(zip(self.distributions, likeliest, strict=True), 1):
+            ending = f".{number}" if several else ""
+            if several:
+                decided[f"entropy{ending}"] = entropies[number - 1]
+            predicted = one.predicted(space.encode_all([network]))
+            decided |= {f"predicted.{name}{ending}": value for name, value in predicted.items()}
+        skips = [count for network in likeliest for count in space.identities(network)]
         return {**decided, "skips": max(skips)} if skips else decided

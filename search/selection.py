@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.compute import CPU, Compute
 from ehdnas.search.loop import step_seed
-from ehdnas.search.objective import Constraint
+from ehdnas.search.objective import Constraint, Constraints
 from ehdnas.search.spaces.base import Architecture, Space, Supernet
 
 _DRAWS = 500
@@ -24,7 +25,10 @@ _CLIMBS = 4  # walks among the networks close to it, from the likeliest drawn
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture, its log-probability, and log(predicted / bound), by how much it breaks the budget."""
+    """An architecture, its log-probability, and log(predicted / bound), by how much it breaks the budget.
+
+    Of several budgets the one that binds counts: the worst violation.
+    """
 
     architecture: Architecture
     log_prob: float
@@ -36,13 +40,19 @@ class Candidate:
         return _is_near(self.violation)
 
 
-def candidates(space: Space, logits: Tensor, constraint: Constraint | None, seed: int) -> list[Candidate]:
+def candidates(
+    space: Space, logits: Tensor, constraint: Constraint | Constraints | None, seed: int,
+    measured: Mapping[Architecture, float] = MappingProxyType({}),
+) -> list[Candidate]:  # fmt: skip
     """Return distinct draws from the distribution, its mode and walks from there to the budget, best first.
 
     Those predicted to meet the budget come first, most likely first; then the others, nearest first.
+
+    Args:
+        measured: violations that are known, and then count instead of those predicted.
     """
     generator = torch.Generator().manual_seed(step_seed(seed, "candidates"))
-    ground = _Ground(space, logits.detach(), constraint)
+    ground = _Ground(space, logits.detach(), constraint, measured)
     drawn = [space.decode(space.relax(ground.logits, generator)) for _ in range(_DRAWS)]
     found = ground.look([space.most_likely(ground.logits), *drawn])
     if constraint is not None:
@@ -113,8 +123,11 @@ def supernet_accuracy(
 class _Ground:
     """What candidates are told apart by; what was looked at once is kept, since walks cross."""
 
-    def __init__(self, space: Space, logits: Tensor, constraint: Constraint | None) -> None:
-        self.space, self.logits, self.constraint = space, logits, constraint
+    def __init__(
+        self, space: Space, logits: Tensor, constraint: Constraint | Constraints | None,
+        measured: Mapping[Architecture, float],
+    ) -> None:  # fmt: skip
+        self.space, self.logits, self.constraint, self.measured = space, logits, constraint, measured
         self.known: dict[Architecture, Candidate] = {}
 
     def look(
@@ -140,7 +153,8 @@ class _Ground:
         if self.constraint is None or not architectures:
             return [0.0] * len(architectures)
         with torch.no_grad():
-            return [float(v) for v in self.constraint.violation(self.space.encode_all(architectures))]
+            violations = self.constraint.violation(self.space.encode_all(architectures)).tolist()
+        return [self.measured.get(one, v) for one, v in zip(architectures, violations, strict=True)]
 
 
 def _is_near(violation: float) -> bool:

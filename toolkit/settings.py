@@ -11,7 +11,7 @@ from typing import Any, Literal
 from platformdirs import user_config_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ehdnas.core.budget import parse_budget
+from ehdnas.core.budgets import parse_budgets
 from ehdnas.core.errors import UsageError
 from ehdnas.core.export_options import ExportOptions, Method
 from ehdnas.core.text import nearest
@@ -33,11 +33,21 @@ class Settings(BaseModel):
 
     data: str = Field("digits", description="digits, cifar10:PATH or images:PATH")
     image_size: int | None = Field(None, ge=4, le=2048, description="side that images are resized to")
-    device: str | None = Field(None, description="name of the device; see `ehdnas devices`")
+    device: str | None = Field(
+        None,
+        description="name of the device, see `ehdnas devices`; a search may be for several, by commas",
+    )
     space: str = Field("darts", description="search space")
     channels: int | None = Field(None, ge=1, le=4096, description="channels of the first cells")
     cells: int | None = Field(None, ge=1, le=200, description="cells of the network")
-    budget: str = Field("0.7x", description="'latency <= 20 ms', 'throughput >= 500 fps' or '0.7x'")
+    budget: str | None = Field(
+        None,
+        description="'latency <= 20 ms', 'throughput >= 500 fps' or '0.7x' (usual; for a front, 1x); several "
+        "comma-separated, '... on DEVICE'",
+    )
+    pareto: int | None = Field(
+        None, ge=2, le=50, description="networks that a search gives, none better than another in everything"
+    )
     method: Literal["gradient", "random", "evolution", "guided"] | None = Field(
         None, description="how to search: gradient, random, evolution; on a table guided, random, evolution"
     )
@@ -93,8 +103,9 @@ class Settings(BaseModel):
 
     @field_validator("budget")
     @classmethod
-    def _is_budget(cls, text: str) -> str:
-        parse_budget(text)
+    def _is_budget(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_budgets(text)
         return text
 
     @field_validator("compute")

@@ -42,11 +42,18 @@ class Run:
         """The text form of the architecture that the search chose.
 
         Raises:
-            UsageError: nothing has been searched in this run.
+            UsageError: nothing has been searched in this run, or it holds a front of several networks.
         """
         if not self.has("search"):
             raise UsageError(f"run {self.name} holds no finished search; run `ehdnas search --resume`")
-        return str(self.read("search")["genotype"])
+        search = self.read("search")
+        if "front" in search:
+            names = [str(row["run"]) for row in search["front"]]
+            raise UsageError(
+                f"run {self.name} holds {len(names)} networks, each a run of its own; say which, "
+                f"--run {names[0]} to {names[-1]}"
+            )
+        return str(search["genotype"])
 
     @property
     def module(self) -> str:
@@ -131,6 +138,12 @@ class Workspace:
         run.write("run", settings)
         self._set_latest(run)
         return run
+
+    def part_of(self, run: Run, number: int, settings: dict[str, Any]) -> Run:
+        """Make a run of one of several networks that a run found, named by its number; not the latest."""
+        part = Run(self.runs / f"{run.name}-{number}")
+        part.write("run", settings)
+        return part
 
     def latest(self) -> Run | None:
         """Return the newest run, or None."""

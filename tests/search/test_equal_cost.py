@@ -6,7 +6,7 @@ import torch
 
 from ehdnas.core.budget import Budget
 from ehdnas.search.equal_cost import METHODS, networks_to_score, scored_candidates
-from ehdnas.search.objective import Constraint
+from ehdnas.search.objective import Constraint, Constraints
 from ehdnas.search.predictor.base import Identity
 from ehdnas.search.predictor.baselines import LinearPredictor
 from ehdnas.search.predictor.facts import SpaceFacts
@@ -43,20 +43,20 @@ def test_an_architecture_step_buys_two_passes_an_image():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_tight_budget_is_kept_as_predicted_and_the_seed_decides(predictor, method):
-    constraint = Constraint(predictor, Budget("latency_ms", 4.5), 0.9)
-    found = scored_candidates(method, SPACE, constraint, 0, accuracy, 30)
+    constraints = Constraints((Constraint(predictor, Budget("latency_ms", 4.5), 0.9),))
+    found = scored_candidates(method, SPACE, constraints, 0, accuracy, 30)
     assert len({one.architecture for one, _ in found}) == 30
     assert sum(one.violation <= 0 for one, _ in found) >= 25
     assert all(told == accuracy(one.architecture) for one, told in found)
-    assert scored_candidates(method, SPACE, constraint, 0, accuracy, 30) == found
-    assert scored_candidates(method, SPACE, constraint, 1, accuracy, 30) != found
+    assert scored_candidates(method, SPACE, constraints, 0, accuracy, 30) == found
+    assert scored_candidates(method, SPACE, constraints, 1, accuracy, 30) != found
 
 
 def test_evolution_gets_further_than_random_search(predictor):
-    constraint = Constraint(predictor, Budget("latency_ms", 24.0), 0.9)
+    constraints = Constraints((Constraint(predictor, Budget("latency_ms", 24.0), 0.9),))
     best = {
         method: np.mean([
-            max(told for one, told in scored_candidates(method, SPACE, constraint, seed, accuracy, 60)
+            max(told for one, told in scored_candidates(method, SPACE, constraints, seed, accuracy, 60)
                 if one.violation <= 0)
             for seed in range(3)
         ])
@@ -67,7 +67,7 @@ def test_evolution_gets_further_than_random_search(predictor):
 
 def test_a_space_of_fewer_networks_is_scored_nearly_whole(predictor):
     small = SPACE.without(frozenset({"none", "avg_pool_3x3", "nor_conv_1x1"}))
-    constraint = Constraint(predictor, Budget("latency_ms", 1000.0), 0.9)
+    constraints = Constraints((Constraint(predictor, Budget("latency_ms", 1000.0), 0.9),))
     for method in METHODS:
-        found = scored_candidates(method, small, constraint, 0, accuracy, 200)
+        found = scored_candidates(method, small, constraints, 0, accuracy, 200)
         assert 2**6 - 8 <= len(found) <= 2**6

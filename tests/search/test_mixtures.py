@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ehdnas.core.budget import parse_budget
+from ehdnas.core.budget import Budget
 from ehdnas.core.errors import UsageError
 from ehdnas.core.images.dataset import Split
 from ehdnas.search.augment import Augmentation
+from ehdnas.search.objective import Constraint, Constraints
 from ehdnas.search.recipes import recipe_for
 from ehdnas.search.searcher import Searcher, SearchTask
 from ehdnas.search.spaces.base import NetworkShape, find_space
@@ -130,14 +131,18 @@ def test_a_space_without_mixtures_and_channels_that_do_not_divide_are_refused():
 
 
 class OneHotOnly:
-    """A budget that is asked only about architectures, as a predictor was trained on."""
+    """A predictor that is asked only about architectures, as it was trained on."""
 
-    budget = parse_budget("latency <= 1 ms")
-
-    def violation(self, gates):
+    def log_value(self, gates):
         values = gates.detach()
         assert torch.equal(values, SPACE.encode_all([SPACE.decode(one) for one in values]))
-        return gates[:, :, 4:].sum(dim=(1, 2)) / 8 - 0.2
+        return gates[:, :, 4:].sum(dim=(1, 2)) / 8
+
+    def margin(self, confidence):
+        return 0.0
+
+
+BUDGET = Constraints((Constraint(OneHotOnly(), Budget("latency_ms", 1.2), 0.9),))
 
 
 def searcher(path, **recipe):
@@ -147,7 +152,7 @@ def searcher(path, **recipe):
     )
     own = recipe_for("cifar10").model_copy(update={"search_epochs": 2, "batch_size": 8, **recipe})
     augmentation = Augmentation.for_size(8, True, (0.5,) * 3, (0.25,) * 3)
-    task = SearchTask(SPACE, SHAPE, split, split, augmentation, own, OneHotOnly(), 7, 0.0, {"a": 1})
+    task = SearchTask(SPACE, SHAPE, split, split, augmentation, own, [BUDGET], 7, 0.0, {"a": 1})
     return Searcher(task, path)
 
 

@@ -117,10 +117,10 @@ def test_candidates_that_fit_come_first(fitted):
 def test_the_multiplier_rises_while_the_budget_is_broken_and_falls_after():
     dual = DualAscent()
     for _ in range(5):
-        dual.update(torch.tensor([0.5]))
-    high = dual.multiplier
+        dual.update(torch.tensor([[0.5]]))
+    (high,) = dual.multipliers
     assert high > 0
-    assert dual.loss(torch.tensor([0.5])) > dual.loss(torch.tensor([0.1])) > 0
+    assert dual.loss(torch.tensor([[0.5]])) > dual.loss(torch.tensor([[0.1]])) > 0
     for _ in range(100):
-        dual.update(torch.tensor([-0.5]))
-    assert dual.multiplier == 0
+        dual.update(torch.tensor([[-0.5]]))
+    assert dual.multipliers == [0]

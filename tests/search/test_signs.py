@@ -93,7 +93,7 @@ def test_a_search_has_the_recipe_s_skip_beside_and_records_what_it_decided(weigh
         update={"search_epochs": 2, "batch_size": 8, "skip_beside": weight}
     )
     augmentation = Augmentation.for_size(8, True, (0.5,) * 3, (0.25,) * 3)
-    task = SearchTask(SPACE, SHAPE, split, split, augmentation, recipe, None, 0, 1e9, {})
+    task = SearchTask(SPACE, SHAPE, split, split, augmentation, recipe, [None], 0, 1e9, {})
     shown = []
     result = Searcher(task, tmp_path / "checkpoint").run(lambda done, total, text: shown.append(text))
     assert result.supernet.skip_beside == weight

@@ -49,7 +49,7 @@ def trainer(path, compute=CPU, save_every_s=0.0, **recipe):
 def searcher(path, compute=CPU, **recipe):
     own = RECIPE.model_copy(update=recipe)
     task = SearchTask(
-        SPACE, SHAPE, images(), images(seed=1), AUGMENTATION, own, None, 7, 0.0, {"a": 1}, compute
+        SPACE, SHAPE, images(), images(seed=1), AUGMENTATION, own, [None], 7, 0.0, {"a": 1}, compute
     )
     return Searcher(task, path)
 

@@ -18,7 +18,7 @@ from ehdnas.core.images import load_data
 from ehdnas.core.images.dataset import Split
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.checkpoint import save_checkpoint
-from ehdnas.search.objective import Constraint
+from ehdnas.search.objective import Constraint, Constraints
 from ehdnas.search.processes import joined
 from ehdnas.search.recipes import recipe_for
 from ehdnas.search.searcher import Searcher, SearchTask
@@ -76,14 +76,15 @@ def main(options):
         made.run(progress)
         if processes.first:
             tensors = {**module.state_dict(), **extra()}
-            history = {"history": loop.history, "multiplier": loop.carried.get("multiplier")}
+            history = {"history": loop.history, "multiplier": loop.carried.get("multiplier.0.0")}
             save_checkpoint(options.folder / "result.safetensors", tensors, history)
 
 
 def search(split, shape, augmentation, recipe, processes, options):
-    constraint = Constraint(Weighed(), parse_budget("latency <= 0.5 ms"), 0.9) if processes.first else None
+    constraint = Constraint(Weighed(), parse_budget("latency <= 0.5 ms"), 0.9)
+    constraints = [Constraints((constraint,)) if processes.first else None]
     task = SearchTask(
-        SPACE, shape, split, split, augmentation, recipe, constraint, 7, 0.0,
+        SPACE, shape, split, split, augmentation, recipe, constraints, 7, 0.0,
         {"recipe": recipe.model_dump()}, processes=processes,
     )  # fmt: skip
     made = Searcher(task, options.folder / "checkpoint.safetensors")

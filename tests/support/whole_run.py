@@ -59,6 +59,17 @@ def edges(pairs):
     return [[operation, int(source)] for operation, source in (pair.split() for pair in pairs)]
 
 
+def figure(value, device="pi4", bound=4.0):
+    row = {"device": device, "metric": "latency_ms", "predicted": 3.1, "interval_factor": 1.08}
+    return {**row, "value": value, "basis": "measured", "meets": value <= bound}
+
+
+def candidate(genotype, accuracy, *values):
+    figures = [figure(value) for value in values]
+    meets = all(one["meets"] for one in figures)
+    return {"genotype": genotype, "supernet_accuracy": accuracy, "figures": figures, "meets": meets}
+
+
 def search_record():
     epochs = 25
     history = []
@@ -69,23 +80,18 @@ def search_record():
             record |= {"architecture_loss": record["loss"] + 0.15, "accuracy": 1 - record["loss"] / 3}
             record |= {"violation": gap, "multiplier": 0.1}
         history.append(record)
-    row = {"predicted": 3.1, "interval_factor": 1.08, "basis": "measured"}
-    candidates = [
-        {"genotype": GENOTYPE[::-1], "supernet_accuracy": 0.84, "value": 4.2, "meets": False, **row},
-        {"genotype": GENOTYPE, "supernet_accuracy": 0.82, "value": 3.25, "meets": True, **row},
-    ]
+    candidates = [candidate(GENOTYPE[::-1], 0.84, 4.2), candidate(GENOTYPE, 0.82, 3.25)]
     held = {"samples": 200, "spearman": 0.981, "within10": 0.93, "mape": 0.041, "constant_within10": 0.31}
     return {
         "genotype": GENOTYPE,
         "cells": {"normal": edges(NORMAL), "reduce": edges(REDUCE)},
         "chosen": candidates[-1],
         "candidates": candidates,
-        "predictor": {"device": "pi4", "metric": "latency_ms", "basis": "measured", "held_out": held},
+        "predictors": [{"device": "pi4", "metric": "latency_ms", "basis": "measured", "held_out": held}],
         "history": history,
         "space": "darts",
         "shape": SHAPE,
-        "device": "pi4",
-        "budget": {"metric": "latency_ms", "bound": 4.0, "text": "latency <= 4 ms"},
+        "budgets": [{"device": "pi4", "metric": "latency_ms", "bound": 4.0, "text": "latency <= 4 ms"}],
     }
 
 
@@ -105,9 +111,11 @@ def measurement():
     )  # fmt: skip
 
 
-def verify_record(**changes):
-    record = {"verdict": "PASS", "basis": "measured", "value": 3.21, "budget": search_record()["budget"]}
-    return {**record, "measurement": measurement().model_dump(), **changes}
+def verify_record(verdict="PASS", taken=None, **changes):
+    found = {"value": 3.21, "basis": "measured", "meets": verdict == "PASS", **changes}
+    figures = [{**search_record()["budgets"][0], **found}]
+    measurements = [{"device": "pi4", "measurement": taken or measurement().model_dump(), "on_device": None}]
+    return {"verdict": verdict, "figures": figures, "measurements": measurements}
 
 
 def train_record():
@@ -148,7 +156,7 @@ def add_export(run):
 def add_predictor(workspace, **changes):
     rng = np.random.default_rng(1)
     seen = rng.uniform(2, 7, 200)
-    quality = search_record()["predictor"]["held_out"] | {
+    quality = search_record()["predictors"][0]["held_out"] | {
         "predicted": (seen * rng.normal(1, 0.05, 200)).tolist(),
         "measured": seen.tolist(),
     }
@@ -173,7 +181,7 @@ def search_run(workspace):
         "host": "alice@attic-pi",
         "options": {},
     }
-    run = workspace.new_run({"settings": settings.model_dump(), "device": device})
+    run = workspace.new_run({"settings": settings.model_dump(), "devices": [device]})
     run.write("search", search_record())
     return run
 

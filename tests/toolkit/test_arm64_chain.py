@@ -49,4 +49,4 @@ def test_from_doctor_to_verify(project, ehdnas, boards, cifar_dir):
 def verified(ehdnas, name):
     done = ehdnas("verify", "--device", name, "--json")
     assert done.code == 3, done.err  # no verdict, by the quick protocol
-    return json.loads(done.out)["on_device"]
+    return json.loads(done.out)["measurements"][0]["on_device"]

@@ -11,7 +11,7 @@ def test_a_codesigned_search_gives_a_network_and_its_accelerator(tiny, ehdnas):
     result = ehdnas("search", "--device", "zcu102-pipeline", "--codesign", "--json")
     assert result.code == 0, result.err
     found = json.loads(result.out)
-    assert found["chosen"]["meets"] and found["device"] == "zcu102-pipeline"
+    assert found["chosen"]["meets"] and found["budgets"][0]["device"] == "zcu102-pipeline"
     accelerator = find_workspace().latest().read("accelerator")
     assert 0 < accelerator["resources"]["dsp"] <= 2520
     assert accelerator["latency_ms"] > 0

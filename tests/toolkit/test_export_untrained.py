@@ -359,7 +359,7 @@ def test_a_search_never_chooses_what_it_was_told_to_leave_out(tiny, ehdnas):
     found = ehdnas("search", "--exclude", left_out, "--budget", "3x", "--json")
     assert found.code == 0, found.err
     result = json.loads(found.out)
-    assert result["chosen"]["value"] <= result["budget"]["bound"]
+    assert result["chosen"]["figures"][0]["value"] <= result["budgets"][0]["bound"]
     for genotype in (result["genotype"], *(one["genotype"] for one in result["candidates"])):
         assert operations(genotype) <= kept
     again = json.loads(ehdnas("search", "--resume", "--json").out)  # with what the run was made with

@@ -14,7 +14,8 @@ def test_a_baseline_scores_more_networks_and_keeps_the_budget(tiny, ehdnas, meth
     result = ehdnas("search", "--method", method, "--json")
     assert result.code == 0, result.err
     found = json.loads(result.out)
-    assert found["method"] == method and found["chosen"]["value"] <= found["budget"]["bound"]
+    assert found["method"] == method
+    assert found["chosen"]["figures"][0]["value"] <= found["budgets"][0]["bound"]
     # 1442 training images: 22 architecture steps of 64 images, two passes each, over 721 held-out ones.
     assert f"{method} over 19 networks" in result.err
     scores = json.loads(find_workspace().latest().stage_file("scores").read_text())
@@ -41,6 +42,10 @@ def test_what_was_scored_is_not_scored_again(tiny, ehdnas):
         (["--queries", 50], "--queries counts accuracies asked of a table"),
         (["--queries", 50, "--method", "random"], "--queries counts accuracies asked of a table"),
         (["--queries", 0, "--method", "random"], "--queries: "),
+        (
+            ["--pareto", 3, "--method", "evolution"],
+            "--pareto is for the search by gradient, not --method evol",
+        ),
     ],
 )
 def test_methods_that_cannot_be_are_refused_before_anything_is_done(tiny, ehdnas, flags, says):

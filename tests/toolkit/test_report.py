@@ -63,11 +63,12 @@ def test_verdict_value_budget_and_accuracy_come_before_all_else(page):
 
 def test_a_simulated_figure_is_never_called_measured(workspace, finished):
     search = search_record()
-    search["predictor"]["basis"] = "simulated"
-    search["candidates"] = [{**row, "basis": "simulated"} for row in search["candidates"]]
+    search["predictors"][0]["basis"] = "simulated"
+    for row in search["candidates"]:
+        row["figures"][0]["basis"] = "simulated"
     finished.write("search", search)
     taken = {**measurement().model_dump(), "basis": "simulated", "statistics": None, "samples_ms": []}
-    finished.write("verify", verify_record(basis="simulated", measurement=taken))
+    finished.write("verify", verify_record(taken=taken, basis="simulated"))
     page = page_of(workspace, finished)
     assert "PASS simulated" in page.text
     assert "No hardware was timed" in page.text
@@ -177,7 +178,7 @@ def test_the_predictor_stands_beside_the_baselines(workspace, finished, page):
         "mape": 0.2,
         "kendall": 0.5,
     }
-    search["predictor"] |= {
+    search["predictors"][0] |= {
         "method": "linear",
         "baselines": [flops, {"method": "op-sum", "problem": "no <b>times</b>"}],
     }
@@ -214,11 +215,11 @@ def test_a_genotype_that_is_no_cell_is_shown_without_a_drawing(workspace, finish
     ("stage", "change", "named"),
     [
         ("train", {"test_accuracy": "high"}, "train.test_accuracy"),
-        ("search", {"candidates": [{"genotype": "0"}]}, "search.candidates.0.predicted"),
+        ("search", {"candidates": [{"genotype": "0"}]}, "search.candidates.0.figures"),
         ("search", {"history": [{"loss": math.nan}]}, "search.history.0.loss"),
-        ("verify", {"basis": "guessed"}, "verify.basis"),
+        ("verify", verify_record(basis="guessed"), "verify.figures.0.basis"),
         ("export", {"artifacts": [{"target": "tflite"}]}, "'file'"),
-        ("verify", {"measurement": None}, "NoneType"),
+        ("verify", {"measurements": [{"device": "pi4", "measurement": None}]}, "NoneType"),
     ],
 )
 def test_a_damaged_stage_is_one_line_that_names_it(workspace, finished, stage, change, named):
@@ -237,6 +238,6 @@ def test_a_stage_that_is_no_object_is_damaged(workspace):
 
 
 def test_an_unfinished_search_has_no_report(workspace):
-    run = workspace.new_run({"settings": {}, "device": {}})
+    run = workspace.new_run({"settings": {}, "devices": [{}]})
     with pytest.raises(UsageError, match="ehdnas search --resume"):
         report(workspace, run)

@@ -88,7 +88,7 @@ def test_an_epoch_without_a_value_is_left_out_and_a_curve_without_any_is_no_figu
 
 
 def predictor():
-    return PredictorData("throughput_fps", "simulated", HeldOutData(3, 1.0, 1.0, 0.01, 0.2))
+    return PredictorData("somewhere", "throughput_fps", "simulated", HeldOutData(3, 1.0, 1.0, 0.01, 0.2))
 
 
 def test_a_scatter_names_its_axes_with_units():

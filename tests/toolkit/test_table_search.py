@@ -46,9 +46,9 @@ def test_the_best_network_asked_about_is_answered_with_its_figures(table, ehdnas
     found = json.loads(result.out)
     latency, accuracy = told[found["genotype"]]
     assert found["queries"] == 20 and found["method"] == method
-    assert found["chosen"]["value"] == latency <= 20
+    assert found["chosen"]["figures"][0]["value"] == latency <= 20
     assert found["chosen"]["accuracy"] == pytest.approx(accuracy / 100)
-    assert found["chosen"]["basis"] == "imported"
+    assert found["chosen"]["figures"][0]["basis"] == "imported"
     assert found["chosen"]["accuracy"] == max(one["accuracy"] for one in found["candidates"])
 
 
@@ -101,6 +101,13 @@ def test_what_was_found_is_trained_exported_and_reported(table, ehdnas, cifar):
         (["--budget", "0.7x"], 2, "of which table 'mine' tells nothing"),
         (["--baseline", "RESNET", "--budget", "latency <= 20 ms"], 2, "give it to `ehdnas train`"),
         (["--space", "darts"], 2, "nothing is stored of 'darts'"),
+        (["--pareto", 3], 2, "--pareto trains a supernet, and 'mine' is a table"),
+        (["--budget", "latency <= 20 ms, energy <= 1 mJ"], 2, "a table is searched under one budget"),
+        (
+            ["--device", "mine,ehdnas-generic"],
+            2,
+            "device 'mine' is a table of imported figures, where no other",
+        ),
     ],
 )
 def test_what_a_table_cannot_answer_is_one_line(table, ehdnas, flags, code, says):

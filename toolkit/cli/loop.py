@@ -18,7 +18,7 @@ _SEARCH_FIRST = "run `ehdnas search` first"
 
 
 def run(
-    data: o.Data = None, device: o.DeviceName = None, budget: o.Budget = None, space: o.Space = None,
+    data: o.Data = None, device: o.DeviceNames = None, budget: o.Budget = None, space: o.Space = None,
     channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
     method: o.Method = None, baseline: o.Baseline = None,
     codesign: o.Codesign = None, confidence: o.Confidence = None, samples: o.Samples = None,
@@ -32,7 +32,7 @@ def run(
     targets: Annotated[str | None, typer.Option(help="Formats to export, comma-separated.")] = None,
     resume: o.Resume = False, json: o.Json = False,
 ) -> int:  # fmt: skip
-    """Do it all: profile, search, train, export, verify on the device. Exits 3 if the budget is not met."""
+    """Do it all: profile, search, train, export, verify on the devices. Exits 3 if the budget is not met."""
     context = o.make_context(_given(locals()), o.resumed(resume))
     from ehdnas.pipeline.run import run_all
 
@@ -126,7 +126,8 @@ def _profile_ops(context: Context, minutes: float | None, json: bool) -> None:
 
 
 def search(
-    data: o.Data = None, device: o.DeviceName = None, budget: o.Budget = None, space: o.Space = None,
+    data: o.Data = None, device: o.DeviceNames = None, budget: o.Budget = None, pareto: o.Pareto = None,
+    space: o.Space = None,
     channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
     method: o.Method = None, queries: o.Queries = None, baseline: o.Baseline = None,
     codesign: o.Codesign = None, confidence: o.Confidence = None, samples: o.Samples = None,
@@ -138,7 +139,7 @@ def search(
     compute: o.Compute = None, precision: o.Precision = None,
     seed: o.Seed = None, resume: o.Resume = False, json: o.Json = False,
 ) -> None:  # fmt: skip
-    """Search for the most accurate network within the budget. Exits 3 when no network can meet it."""
+    """Search for the most accurate network within the budgets. Exits 3 when no network can meet them."""
     context = o.make_context(_given(locals()), o.resumed(resume))
     from ehdnas.pipeline import search as stage
 
@@ -147,19 +148,56 @@ def search(
     if json:
         emit_json("search", {"run": found.name, **result})
         return
+    if "front" in result:
+        _show_front(result)
+        return
     chosen = result["chosen"]
-    value = f"{chosen['value']:.4g} ({chosen['basis']}; predicted {chosen['predicted']:.4g})"
+    pairs = zip(result["budgets"], chosen["figures"], strict=True)
+    designed = sorted(path for path in found.folder.glob("accelerator*.json"))
     queried = "queries" in result
     emit_pairs({
         "run": found.name,
-        "device": result["device"],
-        "budget": result["budget"]["text"],
-        result["budget"]["metric"]: value,
+        **_figure_lines([{**budget, **figure} for budget, figure in pairs]),
         **({"accuracy": f"{chosen['accuracy']:.2%}, after {result['queries']} queries"} if queried else {}),
         "genotype": result["genotype"],
-        **({"accelerator": str(found.stage_file("accelerator"))} if found.has("accelerator") else {}),
+        **({"accelerator": ", ".join(map(str, designed))} if designed else {}),
         "next": "ehdnas train --data ..., to have it trained" if queried else "ehdnas train",
     })  # fmt: skip
+
+
+def _show_front(result: dict[str, Any]) -> None:
+    """Show a front's networks, the fastest first, and how to go on with one."""
+    rows = result["front"]
+    metric = rows[0]["budget"]["metric"]
+    basis = rows[0]["figures"][0]["basis"]
+    emit_table(
+        ["run", f"{metric} {basis}", "predicted", "accuracy in the supernet", "genotype"],
+        [
+            [
+                row["run"],
+                f"{row['figures'][0]['value']:.4g}",
+                f"{row['figures'][0]['predicted']:.4g}",
+                f"{row['supernet_accuracy']:.2%}",
+                row["genotype"],
+            ]
+            for row in rows
+        ],
+    )
+    emit_pairs({"next": f"ehdnas train --run {rows[-1]['run']}"})
+
+
+def _figure_lines(figures: list[dict[str, Any]]) -> dict[str, str]:
+    """Return a line a figure, `device`'s name before its budgets; the names tell figures of several apart."""
+    if len(figures) == 1:
+        (one,) = figures
+        return {"device": one["device"], "budget": one["text"], one["metric"]: _figure_text(one)}
+    return {
+        f"{one['metric']} on {one['device']}": f"{_figure_text(one)}, budget {one['text']}" for one in figures
+    }
+
+
+def _figure_text(one: dict[str, Any]) -> str:
+    return f"{one['value']:.4g} ({one['basis']}; predicted {one['predicted']:.4g})"
 
 
 def train(
@@ -194,9 +232,9 @@ def train(
 
 
 def verify(
-    run: o.RunName = None, device: o.DeviceName = None, protocol: o.Protocol = None, json: o.Json = False
+    run: o.RunName = None, device: o.DeviceNames = None, protocol: o.Protocol = None, json: o.Json = False
 ) -> int:  # fmt: skip
-    """Measure the exported file on the device, and compare its outputs there. Exits 3 if over the budget."""
+    """Measure the exported file on its devices, and compare its outputs there. Exits 3 if over a budget."""
     found = o.find_run(run, _SEARCH_FIRST)
     context = o.make_context({"device": device, "protocol": protocol}, found, "training")
     from ehdnas.pipeline import verify as stage
@@ -210,27 +248,60 @@ def verify(
             "baseline": None if beside is None else _without_samples(beside),
         })  # fmt: skip
     else:
-        text = f"{result['verdict']}: {result['budget']['metric']} {result['value']:.4g} {result['basis']}"
         emit_pairs({
-            "verdict": f"{text} on {context.device.name}, budget {result['budget']['text']}",
-            "outputs there": _outputs_line(result["on_device"]),
-            **({} if beside is None else {"baseline": _baseline_line(beside, result["budget"]["metric"])}),
+            **_verdict_lines(result),
+            **_outputs_lines(result["measurements"]),
+            **({} if beside is None else {"baseline": _baseline_line(beside)}),
             "run": found.name,
         })  # fmt: skip
     return 0 if result["verdict"] == "PASS" else BudgetError.exit_code
 
 
 def _without_samples(result: dict[str, Any]) -> dict[str, Any]:
-    measured = {key: value for key, value in result["measurement"].items() if key != "samples_ms"}
-    return {**result, "measurement": measured}
+    """Return a verdict whose measurements lack their hundreds of thousands of raw samples."""
+    measurements = [
+        {
+            **one,
+            "measurement": {key: value for key, value in one["measurement"].items() if key != "samples_ms"},
+        }
+        for one in result["measurements"]
+    ]
+    return {**result, "measurements": measurements}
 
 
-def _baseline_line(beside: dict[str, Any], metric: str) -> str:
-    """Say what a baseline came to: name and accuracy where they are told, its figure once it is judged."""
+def _baseline_line(beside: dict[str, Any]) -> str:
+    """Say what a baseline came to: name and accuracy where they are told, its figures once it is judged."""
     said = [beside["name"], f"{beside['test_accuracy']:.2%}"] if "name" in beside else []
     if "verdict" in beside:
-        said.append(f"{beside['verdict']}: {metric} {beside['value']:.4g} {beside['basis']}")
+        several = len(beside["figures"]) > 1
+        figures = [
+            f"{one['metric']} {one['value']:.4g} {one['basis']}{' on ' + one['device'] if several else ''}"
+            for one in beside["figures"]
+        ]
+        said.append(f"{beside['verdict']}: {', '.join(figures)}")
     return ", ".join(said)
+
+
+def _verdict_lines(result: dict[str, Any]) -> dict[str, str]:
+    """Return the verdict with its figure, or with a line for each of several."""
+    texts = [
+        f"{one['metric']} {one['value']:.4g} {one['basis']} on {one['device']}, budget {one['text']}"
+        for one in result["figures"]
+    ]
+    if len(texts) == 1:
+        return {"verdict": f"{result['verdict']}: {texts[0]}"}
+    met = [("met" if one["meets"] else "not met") for one in result["figures"]]
+    numbered = enumerate(zip(met, texts, strict=True), 1)
+    return {
+        "verdict": result["verdict"],
+        **{f"budget {number}": f"{word}: {text}" for number, (word, text) in numbered},
+    }
+
+
+def _outputs_lines(measurements: list[dict[str, Any]]) -> dict[str, str]:
+    if len(measurements) == 1:
+        return {"outputs there": _outputs_line(measurements[0]["on_device"])}
+    return {f"outputs on {one['device']}": _outputs_line(one["on_device"]) for one in measurements}
 
 
 def _outputs_line(compared: dict[str, Any] | None) -> str:
@@ -262,13 +333,12 @@ def _given(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _run_lines(result: dict[str, Any]) -> dict[str, str]:
     lines = {
-        "verdict": f"{result['verdict']}: {result['metric']} {result['value']:.4g} {result['basis']} on "
-        f"{result['device']}, budget {result['budget']}",
+        **_verdict_lines(result),
         "test accuracy": f"{result['test_accuracy']:.2%}",
         "genotype": result["genotype"],
     }
     if result["baseline"] is not None:
-        lines["baseline"] = _baseline_line(result["baseline"], result["metric"])
+        lines["baseline"] = _baseline_line(result["baseline"])
     for record in result["artifacts"]:
         lines[record["target"]] = record["file"]
     return {**lines, "report": result["report"], "run": result["run"]}

@@ -14,11 +14,25 @@ if TYPE_CHECKING:
 Data = Annotated[str | None, typer.Option(help="digits, cifar10:PATH or images:PATH.")]
 ImageSize = Annotated[int | None, typer.Option(help="Side that images are resized to.")]
 DeviceName = Annotated[str | None, typer.Option(help="Device, as `ehdnas devices` lists it.")]
+DeviceNames = Annotated[
+    str | None,
+    typer.Option("--device", help="Device, as `ehdnas devices` lists it; or several, comma-separated."),
+]
 Space = Annotated[str | None, typer.Option(help="Search space.")]
 Channels = Annotated[int | None, typer.Option(help="Channels of the first cells.")]
 Cells = Annotated[int | None, typer.Option(help="Cells of the network.")]
 Budget = Annotated[
-    str | None, typer.Option(help="'latency <= 20 ms', 'throughput >= 500 fps', or '0.7x' of the reference.")
+    str | None,
+    typer.Option(
+        help="'latency <= 20 ms', 'throughput >= 500 fps', or '0.7x' of the reference; several "
+        "comma-separated, one a device in order or each '... on DEVICE'."
+    ),
+]
+Pareto = Annotated[
+    int | None,
+    typer.Option(
+        help="Networks to find, from the fastest to those that just meet the budget; each is a run."
+    ),
 ]
 Codesign = Annotated[
     bool | None, typer.Option("--codesign", help="Design the simulated accelerator anew for every network.")

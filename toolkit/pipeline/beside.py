@@ -26,16 +26,16 @@ from ehdnas.pipeline.user_module import (
 from ehdnas.pipeline.verify import simulated_module, verify
 from ehdnas.workspace import Run
 
-_LIKE_THE_RUN = ("space", "shape", "device", "budget")
+_LIKE_THE_RUN = ("space", "shape", "budgets")
 
 
 def require_baseline(context: Context) -> None:
-    """Refuse, before hours are spent, a baseline that cannot be trained on the data or judged on the device.
+    """Refuse, before hours are spent, a baseline that cannot be trained on the data or judged on the devices.
 
     Raises:
         DataError: its module cannot be imported, or its function fails.
         UsageError: it is no genotype of the space; it has other classes than the data, does not take their
-            images, or cannot be trained; or the device models none of its operators.
+            images, or cannot be trained; or a device does not model its operators.
     """
     reference = context.settings.baseline
     if reference is None:
@@ -43,14 +43,15 @@ def require_baseline(context: Context) -> None:
     if "module" not in _who(context, reference):
         return
     require_trainable(as_network(load_module(reference)), reference, context.dataset)
-    if not context.device.simulated:
-        return
-    try:
-        simulated_module(open_meter(context), reference)
-    except MeasurementError as error:
-        raise UsageError(
-            f"--baseline {reference} cannot be simulated on {context.device.name}: {error}"
-        ) from error
+    for one in context.each_device():
+        if not one.device.simulated:
+            continue
+        try:
+            simulated_module(open_meter(one), reference)
+        except MeasurementError as error:
+            raise UsageError(
+                f"--baseline {reference} cannot be simulated on {one.device.name}: {error}"
+            ) from error
 
 
 def train_beside(context: Context, run: Run, resume: bool) -> dict[str, Any] | None:
@@ -85,7 +86,7 @@ def export_beside(
 
 
 def verify_beside(context: Context, run: Run) -> dict[str, Any] | None:
-    """Judge the baseline on the device as the run's network was; None where none is trained and exported."""
+    """Judge the baseline on the devices as the run's network was; None where none is trained and exported."""
     if not _is_trained(run):
         return None
     if not run.beside.has("export"):
@@ -96,7 +97,7 @@ def verify_beside(context: Context, run: Run) -> dict[str, Any] | None:
 
 
 def baseline_of(run: Run) -> dict[str, Any] | None:
-    """Return what is known of a run's baseline: its name, accuracy and size, and once judged, its figure.
+    """Return what is known of a run's baseline: its name, accuracy and size, and once judged, its figures.
 
     None where none is trained.
     """
@@ -109,7 +110,7 @@ def baseline_of(run: Run) -> dict[str, Any] | None:
     }
     if run.beside.has("verify"):
         judged = run.beside.read("verify")
-        found |= {key: judged[key] for key in ("verdict", "basis", "value")}
+        found |= {key: judged[key] for key in ("verdict", "figures")}
     return found
 
 

@@ -12,6 +12,7 @@ from ehdnas.core.errors import UsageError
 from ehdnas.core.images.dataset import Dataset, load_data
 from ehdnas.pipeline.boards import find_boards
 from ehdnas.pipeline.conditions import TABLE
+from ehdnas.pipeline.devices import find_device
 from ehdnas.pipeline.reporter import Reporter
 from ehdnas.pipeline.tables import shape_of_table
 from ehdnas.profilers.base import TableProfiler, find_profiler
@@ -91,6 +92,20 @@ class Context:
         """The device: as set, else the only one profiled here, else the built-in simulated default."""
         device = self._found[0]
         return codesigned(device) if self.settings.codesign else device
+
+    def each_device(self) -> list[Context]:
+        """Return a context for each device that the settings name, comma-separated, in that order.
+
+        Boards of one device count as that device, and are measured on together.
+
+        Raises:
+            UsageError: one of them is unknown.
+        """
+        named: dict[str, list[str]] = {}
+        for name in (name.strip() for name in (self.settings.device or "").split(",")):
+            if name:
+                named.setdefault(find_device(name).family, []).append(name)
+        return [self.having(device=",".join(own)) for own in named.values()] if len(named) > 1 else [self]
 
     def having(self, **settings: Any) -> Context:
         """Return the context with other settings, none of them of the data: those are not loaded again."""

@@ -40,7 +40,9 @@ class ChoiceVerdict:
 
 
 def heed_mapping(context: Context) -> Context:
-    """Warn of choices that would not map on the context's device, and leave them out where that is asked for.
+    """Warn of choices that would not map on one of the devices, and leave them out where asked to.
+
+    Of several devices those that are Edge TPUs count: what they cannot run a network for all does without.
 
     Returns:
         The context, with `exclude` naming choices where it said `unmapped`.
@@ -49,10 +51,12 @@ def heed_mapping(context: Context) -> Context:
         UsageError: `unmapped` choices are to be left out for a device whose compiler is not known.
     """
     asked = context.settings.exclude.strip() == UNMAPPED
-    if context.device.runtime != TARGET:
+    devices = [one.device for one in context.each_device()]
+    if all(device.runtime != TARGET for device in devices):
         if asked:
+            names = ", ".join(device.name for device in devices)
             raise UsageError(
-                f"exclude = '{UNMAPPED}' needs an Edge TPU device; device '{context.device.name}' is none: "
+                f"exclude = '{UNMAPPED}' needs an Edge TPU device; device '{names}' is none: "
                 "name the choices to leave out"
             )
         return context

@@ -12,7 +12,6 @@ from ehdnas.core.errors import DataError, UsageError
 from ehdnas.pipeline.baselines import figures_of
 from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.context import Context
-from ehdnas.pipeline.devices import find_device
 from ehdnas.pipeline.fitting import fit, stored_predictor
 from ehdnas.pipeline.predictors import basis_of, open_records, require_method
 from ehdnas.search.predictor.base import MIN_SAMPLES, Predictor
@@ -66,15 +65,9 @@ def predict_genotype(context: Context, genotype: str, metrics: str) -> list[dict
     if not named:
         raise UsageError("--metric names none; the usual one is latency_ms")
     found = []
-    for of_device in _each_device(context):
+    for of_device in context.each_device():
         found += [_predict(of_device, architecture, metric) for metric in dict.fromkeys(named)]
     return found
-
-
-def _each_device(context: Context) -> list[Context]:
-    names = [name.strip() for name in (context.settings.device or "").split(",") if name.strip()]
-    families = list(dict.fromkeys(find_device(name).family for name in names))
-    return [context.having(device=name) for name in families] if len(families) > 1 else [context]
 
 
 def _predict(context: Context, architecture: Architecture, metric: str) -> dict[str, Any]:

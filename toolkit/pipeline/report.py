@@ -71,14 +71,14 @@ def _fields(workspace: Workspace, run: Run) -> _Record:
     files, manifests = _files(exported)
     return {
         "run": run.name,
-        "device": made["device"],
+        "devices": made["devices"],
         "settings": settings,
         "search": {**search, "genotype": genotype},
         "train": train,
         "files": files,
         "beside": baseline_of(run),
-        "verify": _without_names(verify, made["device"].get("host", "")),
-        "points": _points(workspace, search),
+        "verify": _without_names(verify, made["devices"]),
+        "points": [_points(workspace, search, predictor) for predictor in search["predictors"]],
         "classes": _classes(manifests),
         "commands": _commands(settings, search, train, exported),
         "versions": _versions(manifests),
@@ -92,12 +92,20 @@ def _read(run: Run, stage: str) -> _Record:
     return value
 
 
-def _without_names(verify: _Record | None, host: str) -> _Record | None:
+def _without_names(verify: _Record | None, devices: list[_Record]) -> _Record | None:
     if verify is None:
         return None
-    measurement = verify["measurement"]
+    hosts = {device["name"]: device.get("host", "") for device in devices}
+    return {
+        **verify,
+        "measurements": [_shareable(one, hosts[one["device"]]) for one in verify["measurements"]],
+    }
+
+
+def _shareable(taken: _Record, host: str) -> _Record:
+    measurement = taken["measurement"]
     passport = shareable(measurement["passport"], private_words(host))
-    return {**verify, "measurement": {**measurement, "passport": passport}}
+    return {**taken, "measurement": {**measurement, "passport": passport}}
 
 
 def _without_place(data: str) -> str:
@@ -129,10 +137,10 @@ def _classes(manifests: dict[str, Manifest]) -> list[str]:
     return []
 
 
-def _points(workspace: Workspace, search: _Record) -> _Record | None:
-    """Return what the search's predictor said of unseen networks, unless it was fitted again since."""
-    predictor = search["predictor"]
-    wanted = {key: search[key] for key in ("device", "space", "shape")} | {"metric": predictor["metric"]}
+def _points(workspace: Workspace, search: _Record, predictor: _Record) -> _Record | None:
+    """Return what a predictor of the search said of unseen networks, unless it was fitted again since."""
+    wanted = {key: search[key] for key in ("space", "shape")}
+    wanted |= {key: predictor[key] for key in ("device", "metric")}
     for path in sorted(workspace.predictors.glob("*.safetensors")):
         try:
             _, meta = load_checkpoint(path)

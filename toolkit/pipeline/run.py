@@ -1,4 +1,4 @@
-"""The whole loop: device, data and budget in; a trained, exported, verified network out."""
+"""The whole loop: devices, data and budgets in; a trained, exported, verified network out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 from ehdnas.core.errors import UsageError
 from ehdnas.pipeline.beside import baseline_of, export_beside, train_beside, verify_beside
 from ehdnas.pipeline.candidates import target_of
-from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.export import Exported, export_run, known_targets
+from ehdnas.pipeline.methods import table_of
 from ehdnas.pipeline.report import report
 from ehdnas.pipeline.search import search
 from ehdnas.pipeline.train import train
@@ -21,11 +21,20 @@ def run_all(context: Context, resume: bool = False) -> dict[str, Any]:
     """Run every stage; with `resume`, only what the last run had left to do.
 
     Returns:
-        What the user is told: verdict, value, accuracy, files and report.
+        What the user is told: verdict, figures, accuracy, files and report.
+
+    Raises:
+        UsageError: the settings ask for a front, whose networks are trained one by one, or are
+            for a table of imported figures.
     """
-    if context.device.kind == TABLE:
+    if context.settings.pareto is not None:
         raise UsageError(
-            f"device '{context.device.name}' is a table of imported figures, and `run` ends on one that is "
+            "`ehdnas run` makes one network; for a front, `ehdnas search --pareto N`, then train with --run"
+        )
+    table = table_of(context)
+    if table is not None:
+        raise UsageError(
+            f"device '{table.name}' is a table of imported figures, and `run` ends on one that is "
             "measured; use `ehdnas search`, then `ehdnas train --data ...` and `ehdnas export`"
         )
     targets = _targets(context)
@@ -41,11 +50,7 @@ def run_all(context: Context, resume: bool = False) -> dict[str, Any]:
     return {
         "run": run.name,
         "verdict": result["verdict"],
-        "basis": result["basis"],
-        "budget": result["budget"]["text"],
-        "value": result["value"],
-        "metric": result["budget"]["metric"],
-        "device": context.device.name,
+        "figures": result["figures"],
         "genotype": run.genotype,
         "test_accuracy": trained["test_accuracy"],
         "baseline": baseline_of(run),
@@ -65,9 +70,8 @@ def _judge_beside(context: Context, run: Run, targets: list[str], resume: bool) 
 
 
 def _targets(context: Context) -> list[str]:
-    """Return the targets to export, checked before hours are spent, with the one the device runs."""
+    """Return the targets to export, checked before hours are spent, with those the devices run."""
     targets = known_targets(context.settings.targets)
-    if context.device.simulated:
-        return targets
-    needed = target_of(context.device)
-    return targets if needed in targets else [needed, *targets]
+    devices = [one.device for one in context.each_device()]
+    needed = dict.fromkeys(target_of(device) for device in devices if not device.simulated)
+    return [*(target for target in needed if target not in targets), *targets]

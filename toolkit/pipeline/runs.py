@@ -11,9 +11,11 @@ from ehdnas.workspace import Run
 
 
 def run_settings(context: Context) -> dict[str, Any]:
-    """Return the settings a run is made with, in the form it keeps them."""
-    settings = {**kept_by_runs(context.settings), "device": context.device.name}
-    return {"settings": settings, "device": context.device.model_dump()}
+    """Return the settings a run is made with, in the form it keeps them, and its devices."""
+    devices = [one.device for one in context.each_device()]
+    named = ",".join(device.name for device in devices)
+    settings = {**kept_by_runs(context.settings), "device": named}
+    return {"settings": settings, "devices": [device.model_dump() for device in devices]}
 
 
 def unfinished(context: Context) -> Run | None:

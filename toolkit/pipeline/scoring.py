@@ -12,10 +12,9 @@ from ehdnas.core.errors import DataError
 from ehdnas.core.files import read_json, write_json
 from ehdnas.pipeline.context import Context
 from ehdnas.search.equal_cost import networks_to_score, scored_candidates
-from ehdnas.search.objective import Constraint
-from ehdnas.search.searcher import SearchResult
+from ehdnas.search.objective import Constraints
 from ehdnas.search.selection import Candidate, supernet_accuracy
-from ehdnas.search.spaces.base import Architecture
+from ehdnas.search.spaces.base import Architecture, Supernet
 from ehdnas.workspace import Run
 
 SCORED = 16
@@ -26,7 +25,7 @@ SCORED_ON = 1000
 Accuracy = Callable[[Architecture], float]
 
 
-def shared_accuracy(context: Context, result: SearchResult, most: int = SCORED_ON) -> Accuracy:
+def shared_accuracy(context: Context, supernet: Supernet, most: int = SCORED_ON) -> Accuracy:
     """Return what gives a network's accuracy, a share of 1, with the shared weights.
 
     Args:
@@ -38,7 +37,7 @@ def shared_accuracy(context: Context, result: SearchResult, most: int = SCORED_O
 
     def accuracy(architecture: Architecture) -> float:
         return supernet_accuracy(
-            context.space, result.supernet, architecture, images, labels, context.augmentation,
+            context.space, supernet, architecture, images, labels, context.augmentation,
             context.recipe.batch_size, context.compute,
         )  # fmt: skip
 
@@ -46,7 +45,7 @@ def shared_accuracy(context: Context, result: SearchResult, most: int = SCORED_O
 
 
 def score_by_method(
-    context: Context, run: Run, result: SearchResult, constraint: Constraint
+    context: Context, run: Run, supernet: Supernet, constraints: Constraints
 ) -> list[tuple[Candidate, float]]:
     """Return what random search or evolution scored, at the cost of the search by gradient; with accuracies.
 
@@ -59,8 +58,8 @@ def score_by_method(
         f"search: {method} over {count} networks, scored with the shared weights; that costs as much as the "
         "architecture steps of a search by gradient"
     )
-    kept = _Kept(context, run.stage_file("scores"), shared_accuracy(context, result), count)
-    found = scored_candidates(method, context.space, constraint, context.settings.seed, kept, count)
+    kept = _Kept(context, run.stage_file("scores"), shared_accuracy(context, supernet), count)
+    found = scored_candidates(method, context.space, constraints, context.settings.seed, kept, count)
     kept.write()
     return found
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
-from ehdnas.core.budget import Budget, parse_budget
+from ehdnas.core.budget import Budget
+from ehdnas.core.budgets import assign_budgets
 from ehdnas.core.errors import BudgetError, UsageError
 from ehdnas.core.measurement import Measurement
+from ehdnas.pipeline.constraints import USUAL
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.fitting import fit, stored_predictor
 from ehdnas.pipeline.meter import Records
@@ -51,7 +53,7 @@ def search_table(context: Context, method: str, resume: bool = False) -> Run:
     if run is not None and run.has("search"):
         context.reporter.say(f"search: run {run.name} is finished; nothing to resume")
         return run
-    budget = parse_budget(context.settings.budget)
+    budget = _asked(context)
     records = open_records(context)
     told = _told(context, records, budget.metric)
     budget = _resolved(context, records, budget)
@@ -67,14 +69,18 @@ def search_table(context: Context, method: str, resume: bool = False) -> Run:
             "cells": context.space.genotype(best[0].architecture),
             "chosen": rows[0],
             "candidates": rows,
-            "predictor": profile.summary(),
+            "predictors": [profile.summary()],
             "history": [],
             "method": method,
             "queries": len(ledger.accuracies),
             "space": context.space.name,
             "shape": str(context.shape),
-            "device": context.device.name,
-            "budget": {"metric": budget.metric, "bound": budget.bound, "text": str(budget)},
+            "budgets": [{
+                "device": context.device.name,
+                "metric": budget.metric,
+                "bound": budget.bound,
+                "text": str(budget),
+            }],
         })  # fmt: skip
         run.forget("train", "export", "verify")
     return run
@@ -106,6 +112,15 @@ def _told(context: Context, records: Records, metric: str) -> Told:
     )
 
 
+def _asked(context: Context) -> Budget:
+    """Return the one budget that is asked of the table."""
+    text = context.settings.budget or USUAL
+    (_, budget), *more = assign_budgets(text, [context.device.name])
+    if more:
+        raise UsageError(f"budget '{text}': a table is searched under one budget; leave the others out")
+    return budget
+
+
 def _resolved(context: Context, records: Records, budget: Budget) -> Budget:
     """Return the absolute budget; a relative one needs the reference network's row."""
     if not budget.relative:
@@ -114,7 +129,7 @@ def _resolved(context: Context, records: Records, budget: Budget) -> Budget:
     found = records.store.find(records.key(reference))
     if found is None or budget.metric not in found.metrics:
         raise UsageError(
-            f"budget '{context.settings.budget}' refers to {context.space.text(reference)}, of which table "
+            f"budget '{_asked(context)}' refers to {context.space.text(reference)}, of which table "
             f"'{context.device.name}' tells nothing; give one such as 'latency <= 20 ms'"
         )
     return budget.resolve(found.metric(budget.metric))
@@ -171,9 +186,14 @@ def _row(context: Context, profile: Profile, told: Measurement, budget: Budget, 
         "genotype": context.space.text(one.architecture),
         "accuracy": one.accuracy,
         "supernet_accuracy": None,
-        "predicted": predicted,
-        "interval_factor": None,
-        "value": told.metric(budget.metric),
-        "basis": basis_of(context.device),
+        "figures": [{
+            "device": context.device.name,
+            "metric": budget.metric,
+            "predicted": predicted,
+            "interval_factor": None,
+            "value": told.metric(budget.metric),
+            "basis": basis_of(context.device),
+            "meets": budget.meets(one.value),
+        }],
         "meets": budget.meets(one.value),
-    }
+    }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,16 +11,19 @@ from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.trainee import Trainee
 from ehdnas.search.equal_cost import METHODS
 from ehdnas.search.loop import step_seed
-from ehdnas.search.objective import Constraint
+from ehdnas.search.objective import Constraints
 from ehdnas.search.processes import current
 from ehdnas.search.searcher import SearchTask
 from ehdnas.search.trainer import TrainTask
 
 
 def search_task(
-    context: Context, constraint: Constraint | None = None, identity: dict[str, Any] | None = None
+    context: Context, constraints: Sequence[Constraints] = (), identity: dict[str, Any] | None = None
 ) -> SearchTask:
-    """Return the search; only the first process needs the constraint, and the identity for checkpoints."""
+    """Return the search; only the first process needs the constraints, and the identity for checkpoints.
+
+    There is one of `constraints` for each distribution that is learnt: several where a front is asked for.
+    """
     weights, architecture = context.dataset.halves(context.settings.seed)
     return SearchTask(
         space=context.space,
@@ -28,7 +32,7 @@ def search_task(
         architecture=architecture,
         augmentation=context.augmentation,
         recipe=context.recipe,
-        constraint=constraint,
+        constraints=constraints or [None] * (context.settings.pareto or 1),
         seed=context.settings.seed,
         save_every_s=context.settings.checkpoint_s,
         identity=identity or {},

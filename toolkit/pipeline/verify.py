@@ -1,4 +1,4 @@
-"""The verify stage: the exported file on the device again; its figure, not the prediction, is the result."""
+"""The verify stage: the exported file on its devices again; their figures are the result, no prediction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ehdnas.core.measurement import Measurement
 from ehdnas.pipeline.candidates import target_of
 from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.context import Context
-from ehdnas.pipeline.meter import Meter
+from ehdnas.pipeline.meter import Meter, find_protocol
 from ehdnas.pipeline.on_device import compare_on_device
 from ehdnas.pipeline.profile import open_meter
 from ehdnas.pipeline.user_module import load_module
@@ -22,41 +22,42 @@ from ehdnas.workspace import Run
 
 
 def verify(context: Context, run: Run) -> dict[str, Any]:
-    """Measure the run's exported file, or simulate its network, and judge it by the budget.
+    """Measure the run's exported file, or simulate its network, on each device, and judge it by the budgets.
 
     On a real device the file's outputs, too, are compared with those it gives here.
 
     Raises:
-        UsageError: nothing was exported that the device can run.
+        UsageError: nothing was exported that a device can run, or the run has no budget for a device.
         NotCompiledError: what was exported must still be compiled.
-        ParityError: the device gives other outputs than this machine.
+        ParityError: a device gives other outputs than this machine.
     """
-    if context.device.kind == TABLE:
-        raise UsageError(
-            f"device '{context.device.name}' is a table of imported figures, and measures no file; "
-            "give --device of one that can be reached"
-        )
+    for one in context.each_device():
+        if one.device.kind == TABLE:
+            raise UsageError(
+                f"device '{one.device.name}' is a table of imported figures, and measures no file; "
+                "give --device of one that can be reached"
+            )
     if not run.has("export"):
         raise UsageError(f"run {run.name} has no exported file; run `ehdnas export` first")
-    searched = run.read("search")
-    budget = Budget(searched["budget"]["metric"], searched["budget"]["bound"])
-    meter = open_meter(context)
-    measurement = _measure(context, run, meter)
-    value = measurement.metric(budget.metric)
-    verdict = "PASS" if budget.meets(value) else "FAIL"
-    if measurement.basis == "measured" and not meter.instrument.protocol.usable_for_verdict:
-        verdict = "NO VERDICT"
-        context.reporter.warn("verify: the quick protocol decides nothing; use --protocol standard")
-    result = {
-        "verdict": verdict,
-        "basis": measurement.basis,
-        "value": value,
-        "budget": searched["budget"],
-        "measurement": measurement.model_dump(),
-        "on_device": None if context.device.simulated else _compare(context, run, meter),
-    }
-    if context.device.name == searched["device"]:
-        run.write("verify", result)  # on another device it is a figure, and not the run's verdict
+    asked = [(one, _budgets_on(run, one.device.name)) for one in context.each_device()]
+    for one, _ in asked:  # before the first is measured, which takes a while
+        if not one.device.simulated:
+            _file_for(one, run)
+    figures: list[dict[str, Any]] = []
+    measurements: list[dict[str, Any]] = []
+    for one, budgets in asked:
+        meter = open_meter(one)
+        measured = _measure(one, run, meter)
+        figures += [_figure(one, budget, measured) for budget in budgets]
+        measurements.append({
+            "device": one.device.name,
+            "measurement": measured.model_dump(),
+            "on_device": None if one.device.simulated else _compare(one, run, meter),
+        })  # fmt: skip
+    result = {"verdict": _verdict(context, figures), "figures": figures, "measurements": measurements}
+    names = {one.device.name for one, _ in asked}
+    if names == {budget["device"] for budget in run.read("search")["budgets"]}:
+        run.write("verify", result)  # on other devices they are figures, and not the run's verdict
     return result
 
 
@@ -69,6 +70,36 @@ def simulated_module(meter: Meter, reference: str) -> Measurement:
     profiler = meter.instrument.profiler
     assert isinstance(profiler, TableProfiler)
     return profiler.simulate(layer_table(load_module(reference), meter.shape.image))
+
+
+def _budgets_on(run: Run, device: str) -> list[dict[str, Any]]:
+    """Return the run's budgets for a device, as the run keeps them.
+
+    A device that was not searched for is judged by those of the device that was, if that was one alone.
+    """
+    budgets: list[dict[str, Any]] = run.read("search")["budgets"]
+    searched = list(dict.fromkeys(budget["device"] for budget in budgets))
+    if device not in searched and len(searched) > 1:
+        raise UsageError(
+            f"run {run.name} has no budget for device '{device}'; it was searched for {', '.join(searched)}"
+        )
+    return [budget for budget in budgets if budget["device"] == device or device not in searched]
+
+
+def _figure(context: Context, budget: dict[str, Any], measured: Measurement) -> dict[str, Any]:
+    value = measured.metric(budget["metric"])
+    meets = Budget(budget["metric"], budget["bound"]).meets(value)
+    device = context.device.name
+    return {**budget, "device": device, "value": value, "basis": measured.basis, "meets": meets}
+
+
+def _verdict(context: Context, figures: list[dict[str, Any]]) -> str:
+    """Return PASS only where every budget is met, and no measurement was too brief to say so."""
+    measured = any(one["basis"] == "measured" for one in figures)
+    if measured and not find_protocol(context.settings.protocol).usable_for_verdict:
+        context.reporter.warn("verify: the quick protocol decides nothing; use --protocol standard")
+        return "NO VERDICT"
+    return "PASS" if all(one["meets"] for one in figures) else "FAIL"
 
 
 def _compare(context: Context, run: Run, meter: Meter) -> dict[str, Any] | None:

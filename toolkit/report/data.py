@@ -29,29 +29,42 @@ class DeviceData:
 
 @dataclass(frozen=True)
 class BudgetData:
-    """The budget: a unit-bearing metric such as `latency_ms`, its bound in that unit, and how it reads."""
+    """A budget on a device: a unit-bearing metric such as `latency_ms`, its bound in it, how it reads."""
 
+    device: str
     metric: str
     bound: FiniteFloat
     text: str
 
 
 @dataclass(frozen=True)
-class CandidateData:
-    """An architecture that the search measured; `predicted` and `value` are in the metric's unit.
+class CandidateFigure:
+    """What was predicted of an architecture for one budget and what it does, in the metric's unit.
 
     The prediction's interval goes from `predicted / interval_factor` to `predicted * interval_factor`.
-    `accuracy` is what an imported table tells.
     """
 
-    genotype: str
+    device: str
+    metric: str
     predicted: FiniteFloat
     value: FiniteFloat
     basis: Told
     meets: bool
+    interval_factor: FiniteFloat | None = None
+
+
+@dataclass(frozen=True)
+class CandidateData:
+    """An architecture that the search measured, with a figure a budget; `meets` says it of all of them.
+
+    `accuracy` is what an imported table tells.
+    """
+
+    genotype: str
+    figures: list[CandidateFigure]
+    meets: bool
     accuracy: FiniteFloat | None = None
     supernet_accuracy: FiniteFloat | None = None
-    interval_factor: FiniteFloat | None = None
 
 
 @dataclass(frozen=True)
@@ -78,11 +91,11 @@ class BaselineData:
 
 @dataclass(frozen=True)
 class PredictorData:
-    """The predictor that steered the search, where its labels came from, and what it is compared with.
-
-    Runs of earlier versions have neither `method` nor `baselines`.
+    """The predictor of a device's metric that steered the search, where its labels came from, what it is
+    compared with.
     """
 
+    device: str
     metric: str
     basis: Told
     held_out: HeldOutData
@@ -92,34 +105,22 @@ class PredictorData:
 
 @dataclass(frozen=True)
 class SearchData:
-    """What the search found. `cells` is the genotype of the space; `history` one record an epoch.
+    """What the search found, with a predictor a budget.
 
-    `queries` is how many accuracies it asked of an imported table, None where it trained a supernet.
+    `cells` is the genotype of the space; `history` one record an epoch. `queries` is how many accuracies it
+    asked of an imported table, None where it trained a supernet.
     """
 
     genotype: str
     cells: dict[str, Any]
     candidates: list[CandidateData]
-    predictor: PredictorData
+    predictors: list[PredictorData]
     history: list[dict[str, FiniteFloat]]
     space: str
     shape: str
-    budget: BudgetData
+    budgets: list[BudgetData]
     method: str = "gradient"
     queries: int | None = None
-
-
-@dataclass(frozen=True)
-class BesideData:
-    """The network that the one found is compared with; its figure is None until it is judged."""
-
-    name: str
-    test_accuracy: FiniteFloat
-    test_images: int
-    parameters: int
-    verdict: str = ""
-    basis: Basis | None = None
-    value: FiniteFloat | None = None
 
 
 @dataclass(frozen=True)
@@ -148,13 +149,46 @@ class FileData:
 
 
 @dataclass(frozen=True)
+class VerifiedFigure(BudgetData):
+    """The figure of the network for one budget, how it was come by, and whether it keeps it."""
+
+    value: FiniteFloat
+    basis: Basis
+    meets: bool
+
+
+@dataclass(frozen=True)
+class BesideData:
+    """The network that the one found is compared with, with a figure a budget once it is judged."""
+
+    name: str
+    test_accuracy: FiniteFloat
+    test_images: int
+    parameters: int
+    verdict: str = ""
+    figures: list[VerifiedFigure] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DeviceMeasurement:
+    """A measurement and the device it was taken on."""
+
+    device: str
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
 class VerifyData:
-    """The last word: the figure of the network on the device, and how it was come by."""
+    """The last word: the figures of the network on its devices."""
 
     verdict: str
-    basis: Basis
-    value: FiniteFloat
-    measurement: Measurement
+    figures: list[VerifiedFigure]
+    measurements: list[DeviceMeasurement]
+
+    @property
+    def basis(self) -> str:
+        """How the figures were come by: "measured", "simulated", or both."""
+        return " and ".join(sorted({one.basis for one in self.figures}))
 
 
 @dataclass(frozen=True)
@@ -169,19 +203,20 @@ class PointsData:
 class ReportData:
     """All that a report shows. A stage that is None has not been done yet.
 
+    `points` are those of the search's predictors, None for one that is no longer in the workspace;
     `classes` are the names of the data set's classes where an exported file tells them; `commands`
     reproduce the run; `versions` maps a title to names and versions.
     """
 
     run: str
-    device: DeviceData
+    devices: list[DeviceData]
     settings: dict[str, Any]
     search: SearchData
     train: TrainData | None = None
     files: list[FileData] | None = None
     verify: VerifyData | None = None
     beside: BesideData | None = None
-    points: PointsData | None = None
+    points: list[PointsData | None] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     versions: dict[str, dict[str, str]] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from ehdnas.report.cells import as_edges, cell_figure
 from ehdnas.report.curves import Level, Line, curve_figure
-from ehdnas.report.data import ReportData, SearchData, TrainData
+from ehdnas.report.data import PointsData, PredictorData, ReportData, SearchData, TrainData
 from ehdnas.report.scatter import MOST, scatter_figure
 from ehdnas.report.wording import whole
 
@@ -44,7 +44,9 @@ def cell_figures(search: SearchData) -> list[Figure]:
 
 def search_figures(search: SearchData) -> list[Figure]:
     """Return the curves of the search."""
-    ratio = "predicted / bound" if search.budget.metric != "throughput_fps" else "bound / predicted"
+    upper = any(one.metric != "throughput_fps" for one in search.budgets)
+    ratio = "predicted / bound" if upper else "bound / predicted"
+    worst = " Of several budgets each network's worst counts." if len(search.budgets) > 1 else ""
     losses = (Line("loss", "weights"), Line("architecture_loss", "architecture"))
     return _present(
         _curve("search-loss", "Losses", "cross-entropy", search.history, losses,
@@ -55,7 +57,7 @@ def search_figures(search: SearchData) -> list[Figure]:
         _curve("search-violation", "Violation of the budget", f"ln({ratio}), no unit", search.history,
                (Line("violation", "violation"),), Level(0, "budget"),
                caption="The mean over sampled networks, at the far end of the predictor's interval. "
-                       "Under 0 the budget is kept; 0.1 is about 10 % beyond it."),
+                       f"Under 0 the budget is kept; 0.1 is about 10 % beyond it.{worst}"),
         _curve("search-entropy", "How undecided the search is", "entropy (nats a decision)", search.history,
                (Line("entropy", "entropy"),),
                caption="Of the distribution that networks are drawn from; 0 means that all is decided."),
@@ -77,14 +79,20 @@ def train_figures(train: TrainData) -> list[Figure]:
     )  # fmt: skip
 
 
-def predictor_figure(data: ReportData) -> Figure | None:
-    """Return the scatter of predicted against measured, if there are points."""
-    if data.points is None or not data.points.measured:
+def predictor_figures(data: ReportData) -> list[Figure | None]:
+    """Return the scatters of predicted against measured, one a predictor; None where there are no points."""
+    pairs = zip(data.search.predictors, data.points, strict=True)
+    return [_predictor_figure(number, *pair) for number, pair in enumerate(pairs)]
+
+
+def _predictor_figure(number: int, predictor: PredictorData, points: PointsData | None) -> Figure | None:
+    if points is None or not points.measured:
         return None
-    predictor, count = data.search.predictor, len(data.points.measured)
+    count = len(points.measured)
     shown = f" Every {-(-count // MOST)}th of {whole(count)} is drawn." if count > MOST else ""
     caption = f"Networks that the predictor was not fitted on.{shown}"
-    return Figure(f"Predicted against {predictor.basis}", scatter_figure(data.points, predictor), caption)
+    name = "scatter" if number == 0 else f"scatter-{number}"
+    return Figure(f"Predicted against {predictor.basis}", scatter_figure(points, predictor, name), caption)
 
 
 def _curve(

@@ -10,9 +10,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ehdnas.core.accuracy import difference_error
 from ehdnas.report import figures, passport, wording
-from ehdnas.report.data import ReportData
+from ehdnas.report.data import DeviceData, DeviceMeasurement, ReportData
 
 _HERE = Path(__file__).parent
+_CLOCK = "A clock timed the exported file on the device itself."
+_MODEL = "A model of the device computed this figure from the network's layers. No hardware was timed."
+_SOURCES = {
+    "measured": _CLOCK,
+    "simulated": _MODEL,
+    "measured and simulated": f"Where a figure is measured: {_CLOCK} Where it is simulated: {_MODEL}",
+}
 
 
 @dataclass(frozen=True)
@@ -33,15 +40,16 @@ def render(data: ReportData) -> str:
     page = _environment().get_template("report.html").render(
         data=data,
         search=data.search,
-        budget=data.search.budget,
-        quantity=wording.quantity(data.search.budget.metric),
+        budgets=data.search.budgets,
+        asked=wording.budgets(data.search.budgets),
+        several=len(data.search.budgets) > 1,
         headline=headline(data),
         left=stages_left(data),
         cells=figures.cell_figures(data.search),
         search_figures=figures.search_figures(data.search),
         train_figures=figures.train_figures(data.train) if data.train else [],
-        predictor_figure=figures.predictor_figure(data),
-        passport=passport.rows(data.verify.measurement.passport) if data.verify else [],
+        predictors=list(zip(data.search.predictors, figures.predictor_figures(data), strict=True)),
+        measured=_measured(data),
     )  # fmt: skip
     # A class named by a folder whose name is not UTF-8 carries bytes that no file can hold as text.
     return page.encode(errors="replace").decode()
@@ -58,16 +66,12 @@ def headline(data: ReportData) -> Headline:
     if data.verify is None:
         text = "The network has not been judged on the device yet, so nothing here is a result."
         return Headline("open", "NOT VERIFIED YET", "", text)
-    measured = data.verify.basis == "measured"
-    source = (
-        "A clock timed the exported file on the device itself."
-        if measured
-        else "A model of the device computed this figure from the network's layers. No hardware was timed."
-    )
+    source = _SOURCES[data.verify.basis]
     tones = {"PASS": "pass", "FAIL": "fail"}
+    what = "budget" if len(data.search.budgets) == 1 else "budgets"
     reasons = {
-        "PASS": "The network meets the budget.",
-        "FAIL": "The network does not meet the budget.",
+        "PASS": f"The network meets the {what}.",
+        "FAIL": f"The network does not meet the {what}.",
         "NO VERDICT": "The quick protocol measures too briefly to decide; use the standard one.",
     }
     text = f"{reasons.get(data.verify.verdict, '')} {source}".strip()
@@ -76,7 +80,7 @@ def headline(data: ReportData) -> Headline:
 
 def stages_left(data: ReportData) -> list[tuple[str, str]]:
     """Return what has not been done yet, each as (what, command)."""
-    target = {"onnxruntime": "onnx"}.get(data.device.runtime, "tflite")
+    target = {"onnxruntime": "onnx"}.get(data.devices[0].runtime, "tflite")
     left = []
     if data.train is None:
         left.append(("The network is not trained: its accuracy is unknown.", "ehdnas train"))
@@ -85,6 +89,17 @@ def stages_left(data: ReportData) -> list[tuple[str, str]]:
     if data.verify is None and data.search.queries is None:
         left.append(("The network has not been judged on the device.", "ehdnas run --resume"))
     return left
+
+
+def _measured(data: ReportData) -> list[tuple[DeviceMeasurement, DeviceData, list[tuple[str, str]]]]:
+    """Return each measurement with its device and the rows of its passport."""
+    if data.verify is None:
+        return []
+    devices = {one.name: one for one in data.devices}
+    return [
+        (one, devices[one.device], passport.rows(one.measurement.passport))
+        for one in data.verify.measurements
+    ]
 
 
 @cache

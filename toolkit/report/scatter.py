@@ -18,8 +18,12 @@ MOST = 1500
 """Points drawn at most: beyond it the page grows and the eye gains nothing."""
 
 
-def scatter_figure(points: PointsData, predictor: PredictorData) -> Markup:
-    """Return the scatter as an SVG element, with the line of equality and the ±10 % band."""
+def scatter_figure(points: PointsData, predictor: PredictorData, figure: str = "scatter") -> Markup:
+    """Return the scatter as an SVG element, with the line of equality and the ±10 % band.
+
+    Args:
+        figure: what its parts are called after; no two figures of a page may share it.
+    """
     step = max(1, -(-len(points.measured) // MOST))
     seen = np.asarray(points.measured[::step])
     said = np.asarray(points.predicted[::step])
@@ -48,4 +52,4 @@ def scatter_figure(points: PointsData, predictor: PredictorData) -> Markup:
         f"had not seen, from {seen.min():.4g} to {seen.max():.4g} {unit}; {percent(held.within10)} lie "
         f"within 10 % of the line of equality, rank correlation {held.spearman:.3f}."
     )
-    return draw("scatter", (4.8, 4.5), alternative, paint)
+    return draw(figure, (4.8, 4.5), alternative, paint)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ehdnas.report.data import BudgetData
+
 
 def quantity(metric: str) -> tuple[str, str]:
     """Return the name and unit of a unit-bearing metric: "energy_mj" is ("energy", "mJ")."""
@@ -12,6 +18,11 @@ def quantity(metric: str) -> tuple[str, str]:
 def with_unit(value: float, metric: str) -> str:
     """Return a metric's value with its unit, in four digits, or whole where it has more."""
     return f"{f'{value:.4g}' if value < 1e4 else whole(round(value))} {quantity(metric)[1]}".strip()
+
+
+def budgets(asked: Sequence[BudgetData]) -> str:
+    """Return budgets with their devices in one line: "latency <= 8 ms on coral"."""
+    return " and ".join(f"{one.text} on {one.device}" for one in asked)
 
 
 def percent(share: float) -> str:

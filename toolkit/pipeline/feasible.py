@@ -1,0 +1,103 @@
+"""Whether any network can meet the budgets, before one is searched for: the fastest are gone straight for."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ehdnas.core.budget import Budget
+from ehdnas.core.errors import BudgetError
+from ehdnas.pipeline.constraints import Budgets, DeviceBudget, said, worst
+from ehdnas.pipeline.context import Context
+from ehdnas.search.selection import fastest, fastest_starts
+from ehdnas.search.spaces.base import Architecture
+
+
+def require_feasible(context: Context, budgets: Budgets) -> Architecture:
+    """Return a network measured to meet every budget.
+
+    Raises:
+        BudgetError: none is found that meets one of the budgets, or all of them; the message names the
+            nearest and says by what it misses which.
+    """
+    alone = []
+    for one in budgets:
+        found, violation = closest(context, (one,))
+        if violation > 0:
+            raise BudgetError(_too_tight(context, one, found))
+        alone.append(found)
+    if len(budgets) == 1:
+        return alone[0]
+    found, violation = closest(context, budgets, alone)
+    if violation > 0:
+        raise BudgetError(_too_tight_together(context, budgets, found))
+    return found
+
+
+def closest(
+    context: Context, budgets: Budgets, starts: list[Architecture] | None = None, descend: bool = False
+) -> tuple[Architecture, float]:
+    """Return the network of the least worst violation as measured, and that violation.
+
+    Networks measured already are looked at first. If none of them meets the budgets, or with `descend` in any
+    case, the worst violation is descended over neighbours, from the best known, from `starts`, the reference
+    and a few random ones; by simulation where that is how a device measures, else by its predictor.
+    """
+    space, seed = context.space, context.settings.seed
+    known = _known(context, budgets)
+    if not known:  # all that was measured has a choice that is now left out, or is known of one device alone
+        first = space.sample(np.random.default_rng(seed))
+        known[first] = worst(budgets, first)
+    best = min(known, key=known.__getitem__)
+    if descend or known[best] > 0:
+        others = [*(starts or []), *filter(space.allows, fastest_starts(space, seed))]
+        found = fastest(space, lambda networks: _score(budgets, networks), [best, *others])
+        known[found] = worst(budgets, found)
+        best = min(known, key=known.__getitem__)
+    return best, known[best]
+
+
+def _known(context: Context, budgets: Budgets) -> dict[Architecture, float]:
+    """Return the worst violation of each network that is measured on every device."""
+    tables = []
+    for one in budgets:
+        rows = [row for row in one.meter.measured() if one.budget.metric in row[1].metrics]
+        tables.append({network: one.violation(one.value(found)) for network, found in rows})
+    shared = set(tables[0]).intersection(*tables[1:])
+    # In the order of the first device's store, so that equal ones are always told apart alike.
+    return {
+        network: max(table[network] for table in tables)
+        for network in tables[0]
+        if network in shared and context.space.allows(network)
+    }
+
+
+def _score(budgets: Budgets, networks: list[Architecture]) -> Tensor:
+    return torch.stack([one.score(networks) for one in budgets]).amax(dim=0)
+
+
+def _too_tight(context: Context, one: DeviceBudget, found: Architecture) -> str:
+    nearest = Budget.just_met_by(one.budget.metric, one.value(one.meter.measure(found)))
+    return (
+        f"found no network of '{context.space.name}' at {context.shape} that meets {one.budget} on "
+        f"{one.context.device.name}; the nearest found has {nearest} (genotype {context.space.text(found)}): "
+        "ask for that, or use fewer channels or cells"
+    )
+
+
+def _too_tight_together(context: Context, budgets: Budgets, found: Architecture) -> str:
+    misses = []
+    for one in budgets:
+        value = one.value(one.meter.measure(found))
+        if not one.budget.meets(value):
+            by = math.expm1(one.violation(value))
+            nearest = Budget.just_met_by(one.budget.metric, value)
+            misses.append(f"{one.budget} on {one.context.device.name} by {by:.1%} ({nearest})")
+    return (
+        f"found no network of '{context.space.name}' at {context.shape} that meets {said(budgets)} together, "
+        f"though each can be met; the nearest found misses {' and '.join(misses)} (genotype "
+        f"{context.space.text(found)}): ask for that, or use fewer channels or cells"
+    )

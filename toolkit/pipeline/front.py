@@ -1,0 +1,173 @@
+"""`search --pareto N`: one supernet, N budgets, and N networks of which none is better in everything."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ehdnas.core.budget import Budget
+from ehdnas.core.budgets import parse_budgets
+from ehdnas.core.errors import UsageError
+from ehdnas.pipeline.constraints import DeviceBudget, fit_all
+from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.feasible import closest
+from ehdnas.pipeline.finalists import MEASURED, Finalist, Finals, Judge
+from ehdnas.pipeline.outcome import about, gains_of, keep, say_signs
+from ehdnas.pipeline.runs import run_settings
+from ehdnas.pipeline.scoring import SCORED
+from ehdnas.pipeline.supernet import learn
+from ehdnas.search.pareto import Point, front_of, spread
+from ehdnas.search.searcher import SearchResult
+from ehdnas.search.spaces.base import Architecture
+from ehdnas.workspace import Run
+
+_ROUNDS = 10  # of looking around the front while it has too few networks
+
+
+def require_front_possible(context: Context) -> None:
+    """Refuse a front of networks for several devices or under several budgets.
+
+    Raises:
+        UsageError: it would have more than two axes.
+    """
+    if context.settings.pareto is None:
+        return
+    devices = [one.device.name for one in context.each_device()]
+    if len(devices) > 1:
+        raise UsageError(f"--pareto is for one device, not {', '.join(devices)}; name one with --device")
+    budget = context.settings.budget
+    if budget is not None and len(parse_budgets(budget)) > 1:
+        raise UsageError(f"--pareto is along one budget, not '{budget}'; give the one that none may exceed")
+
+
+def search_front(context: Context, run: Run, budget: DeviceBudget, resume: bool) -> None:
+    """Search for as many networks as the setting `pareto` says, from the fastest to those just in budget.
+
+    Each distribution has a budget of its own, and all share one supernet, so that it takes little longer than
+    one search. Every network that is kept is a run of its own: that of this run, with its number.
+    """
+    count = context.settings.pareto
+    assert count is not None
+    quickest, violation = closest(context, (budget,), descend=True)
+    bounds = [_bound(budget, violation * (1 - step / count)) for step in range(1, count + 1)]
+    result = learn(context, run, [(one,) for one in bounds], resume)
+    judge = Judge(context, result.supernet)
+    pool = _hold_all(context, budget, bounds, result, judge)
+    for one in (quickest, context.space.reference):
+        if context.space.allows(one) and fit_all((budget,), one):
+            pool.keep(one, judge.accuracies([one])[0])
+    _look_around(pool, judge, count)
+    points, meeting = _points(pool)
+    costs = [budget.violation(one.budget.bound) for one in bounds]
+    kept = [meeting[at] for at in spread(points, costs, count)]
+    if len(kept) < count:
+        context.reporter.warn(
+            f"search: only {len(kept)} networks were found of which none is better than another in everything"
+        )
+    # The last distribution has the budget that is over all, and what it found is the last that is kept.
+    last = result.distributions[-1]
+    gains = gains_of(context, pool.budgets, last, result.supernet, result.history)
+    say_signs(context, kept[-1].architecture, result.history, gains)
+    predictors = [one.profiled.summary() for one in pool.budgets]
+    told = {"predictors": predictors, "history": result.history}
+    own = [_tightest(bounds, one) for one in kept]
+    rows = [
+        _keep_one(context, run, number, one, bound, told)
+        for number, (one, bound) in enumerate(zip(kept, own, strict=True), 1)
+    ]
+    run.write("search", {"front": rows, **about(context, (budget,)), **told})
+
+
+def _bound(budget: DeviceBudget, violation: float) -> DeviceBudget:
+    """Return the budget tightened by a negative violation, in four digits unless it is the budget itself."""
+    if violation == 0:
+        return budget
+    sign, asked = (1 if budget.budget.is_upper else -1), budget.budget
+    return replace(budget, budget=Budget.just_met_by(asked.metric, asked.bound * math.exp(sign * violation)))
+
+
+def _hold_all(
+    context: Context, budget: DeviceBudget, bounds: list[DeviceBudget], result: SearchResult, judge: Judge
+) -> Finals:
+    """Return what was measured for all the distributions, judged by the budget that is over all."""
+    pool, profiled = Finals(context, (budget,)), budget.profiled
+    for bound, logits in zip(bounds, result.distributions, strict=True):
+        finals = Finals(context, (replace(bound, profiled=profiled),))
+        finals.hold(logits, judge)
+        profiled = finals.budgets[0].profiled  # it may have been fitted again
+        for one in finals.measured:
+            pool.keep(one.architecture, one.accuracy)
+    pool.budgets = (replace(budget, profiled=profiled),)
+    return pool
+
+
+def _points(pool: Finals) -> tuple[list[Point], list[Finalist]]:
+    """Return the measured networks that meet the budget, each once, with what they cost and give."""
+    meeting = list({one.architecture: one for one in pool.measured if one.meets}.values())
+    (budget,) = pool.budgets
+    values = [one.figures[0]["value"] for one in meeting]
+    costs = [budget.violation(value) for value in values]
+    return [Point(cost, one.accuracy or 0.0) for cost, one in zip(costs, meeting, strict=True)], meeting
+
+
+def _look_around(pool: Finals, judge: Judge, count: int) -> None:
+    """Score and measure networks one decision from the front's, until it has so many or rounds are over."""
+    for _ in range(_ROUNDS):
+        points, meeting = _points(pool)
+        front = front_of(points)
+        if len(front) >= count:
+            return
+        around = _around(pool, [meeting[at].architecture for at in front], [points[at].cost for at in front])
+        accuracies = judge.accuracies([one for one, _ in around])
+        rows = zip(around, accuracies, strict=True)
+        hopeful = sorted(
+            (
+                (accuracy, network)
+                for (network, cost), accuracy in rows
+                if _would_join([points[at] for at in front], Point(cost, accuracy))
+            ),
+            key=lambda one: -one[0],
+        )
+        for accuracy, network in hopeful[:MEASURED]:
+            if fit_all(pool.budgets, network):
+                pool.keep(network, accuracy)
+
+
+def _around(pool: Finals, front: list[Architecture], costs: list[float]) -> list[tuple[Architecture, float]]:
+    """Return new neighbours of the front's networks with what they are predicted to cost, gaps first."""
+    space, (budget,) = pool.context.space, pool.budgets
+    known = {one.architecture for one in pool.measured}
+    new = [one for of in front for one in space.neighbours(of) if one not in known]
+    found = list(dict.fromkeys(new))
+    if not found:
+        return []
+    with torch.no_grad():
+        predicted = budget.profiled.predictor(space.encode_all(found)).tolist()
+    pairs = [(one, budget.violation(value)) for one, value in zip(found, predicted, strict=True)]
+    within = [pair for pair in pairs if pair[1] <= 0]
+    return sorted(within, key=lambda pair: -min(abs(pair[1] - cost) for cost in costs))[:SCORED]
+
+
+def _would_join(front: list[Point], point: Point) -> bool:
+    return all(point.cost < one.cost or point.accuracy > one.accuracy for one in front)
+
+
+def _tightest(bounds: list[DeviceBudget], found: Finalist) -> DeviceBudget:
+    """Return the tightest of bounds, loosest last, that a network meets as measured."""
+    value = found.figures[0]["value"]
+    return next(one for one in bounds if one.budget.meets(value))
+
+
+def _keep_one(
+    context: Context, run: Run, number: int, found: Finalist, bound: DeviceBudget, told: dict[str, Any]
+) -> dict[str, Any]:
+    """Make a network of the front a run of its own; return its row."""
+    own = context.having(pareto=None, budget=str(bound.budget))
+    part = context.workspace.part_of(run, number, run_settings(own))
+    found = replace(found, figures=[bound.figure(found.architecture)])
+    row = found.row(context)
+    keep(context, part, (bound,), found, {"candidates": [row], **told})
+    return {"run": part.name, **row, "budget": bound.as_json()}

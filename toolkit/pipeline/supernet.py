@@ -1,0 +1,80 @@
+"""The part of a search that learns: a supernet, and the distributions of networks under budgets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from ehdnas.core.text import duration
+from ehdnas.pipeline.constraints import Budgets, said, together
+from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.events import heard
+from ehdnas.pipeline.following import call
+from ehdnas.pipeline.tasks import search_task
+from ehdnas.pipeline.worth import warn_of_few_images
+from ehdnas.search.processes import current
+from ehdnas.search.searcher import Searcher, SearchResult
+from ehdnas.workspace import Run
+
+
+def learn(
+    context: Context, run: Run, budgets: Sequence[Budgets], resume: bool, further: int = 0
+) -> SearchResult:
+    """Learn one distribution for each of `budgets` through one supernet, and return them.
+
+    Args:
+        budgets: those of each distribution, which it is to meet together.
+        resume: go on from the run's checkpoint, if there is one.
+        further: epochs beyond those of the recipe; the checkpoint is then gone on from.
+
+    Raises:
+        UsageError: the checkpoint was made with other settings; the message says which differ.
+    """
+    texts = "; ".join(f"{one.budget!r} on {one.context.device.name}" for own in budgets for one in own)
+    identity = context.identity(budgets=texts)
+    longer = context.having(search_epochs=context.recipe.search_epochs + further) if further else context
+    resume = resume or further > 0
+    searcher = Searcher(
+        search_task(longer, [together(one) for one in budgets], identity), run.checkpoint("search")
+    )
+    call(longer, "search", resume)
+    if resume:
+        context.say_resumed("search", searcher.resume(), searcher.loop)
+    return searcher.run(context.reporter.progress, heard(context, run, "search", searcher.loop))
+
+
+def say_plan(context: Context, budgets: Budgets) -> None:
+    """Say how long the search is, over what and for what."""
+    context.say_data()
+    warn_of_few_images(context)
+    recipe, reporter = context.recipe, context.reporter
+    steps = max(1, len(context.dataset.train) // 2 // recipe.batch_size)
+    seconds = _step_seconds(context) * steps * recipe.search_epochs
+    many = "" if context.settings.pareto is None else f"{context.settings.pareto} networks within "
+    reporter.say(
+        f"search: {recipe.search_epochs} epochs of {steps} steps over '{context.space.name}' "
+        f"({context.shape}) for {many}{said(budgets)}; about {duration(seconds)} on {context.computing}"
+    )
+
+
+def _step_seconds(context: Context) -> float:
+    """Return how long one step takes here, from the quickest of a few passes of the reference network."""
+    compute = context.compute
+    with torch.random.fork_rng():
+        network = compute.place(context.space.network(context.space.reference, context.shape))
+        size = min(context.recipe.batch_size, len(context.dataset.train)) // context.recipe.micro_batches
+        images = torch.randn(max(size, 1), *context.shape.image)
+        images = compute.batch(images)
+        passes = []
+        for _ in range(3):
+            start = time.perf_counter()
+            with compute.autocast():
+                out = network(images)
+            out.sum().backward()
+            compute.synchronise()
+            passes.append(time.perf_counter() - start)
+    parts = context.recipe.micro_batches / current().count
+    # A weight step, and an architecture step that computes no weight gradients.
+    return 1.7 * parts * min(passes)
