@@ -30,7 +30,7 @@ from ehdnas.search.predictor.features import Edges, Features
 from ehdnas.search.predictor.process import View
 
 TEST = 2000
-USUAL_SHARES = ensemble._shares
+USUAL_SHARES, USUAL_SCALES = ensemble._shares, ensemble._scales_for
 
 
 def only_view(view: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -100,6 +100,10 @@ PATCHES: dict[str, tuple[Any, str, Any]] = {
     "shares by error and rank": (ensemble, "_shares", by_rank),
     "messages along edges as well": (ensemble, "_MANY_VIEWS", MESSAGES),
 }
+PATCHES_OF_MANY: dict[str, tuple[Any, str, Any]] = {
+    "one scale, chosen": (ensemble, "_scales_for", lambda *given: USUAL_SCALES(*given)[:1]),
+    "shares by error alone": (ensemble, "_rank_correlation", lambda told, truth: torch.ones(told.shape[1])),
+}
 
 
 @contextmanager
@@ -111,8 +115,8 @@ def variant(name: str, device: Device) -> Iterator[None]:
     if name == "no costs":
         device.facts = replace(facts, costs=None)
     try:
-        if name in PATCHES:
-            with patch.object(*PATCHES[name]):
+        if name in PATCHES | PATCHES_OF_MANY:
+            with patch.object(*(PATCHES | PATCHES_OF_MANY)[name]):
                 yield
         else:
             yield
@@ -123,7 +127,8 @@ def variant(name: str, device: Device) -> Iterator[None]:
 def ablate(count: int, seeds: int, name: str) -> dict[str, list[float]]:
     """Return the mean figures of every variant on one device."""
     device, found = Device(name), {}
-    for change in ("all of it", "no graph", "no costs", *PATCHES):
+    of_many = PATCHES_OF_MANY if count >= ensemble._MANY_FROM else ()
+    for change in ("all of it", "no graph", "no costs", *PATCHES, *of_many):
         rows = []
         for seed in range(seeds):
             order = device.shuffled(seed)

@@ -7,7 +7,9 @@ On NAS-Bench-201's connected networks, nb201/measured.csv.gz in $EHDNAS_DATA (de
 descent   a predictor fitted to 900 networks is descended through the space's relaxation from 200 random
           starts, and the networks arrived at are looked up, those of the same live graph where they were not
           measured: how many are truly faster than their start, how many within 10 % of the fastest connected
-          network of the table, and how far the median end is from it. Beside it what the table's noise
+          network of the table, and how far the median end is from it; the same where single decisions follow
+          for as long as the predictor prefers them, as where a search looks for the fastest network
+          (search/selection.py: fastest). Beside it what the table's noise
           allows: of the networks that the device computes as it does one of those within 10 %, so that
           nothing tells them apart, how many are within 10 % themselves.
 transfer  1,000 networks are known on raspi4, disjoint from the test; 30 samples of another device, random or
@@ -17,8 +19,8 @@ choice    200 chosen samples (30 random ones, then four rounds) against 200 and 
 pipeline  E2E-Perf's pipeline, whose throughputs take a few dozen values: DARTS networks drawn as the
           published ones were, ours and the paper's predictor at 1,000 and 100,000 samples, on 3,000 others.
 
-Prints a line an answer, then means and standard errors over the seeds; when all is asked, writes
-bench/results/predictor_questions.json.
+Prints a line an answer, then means and standard errors over the seeds, and writes
+bench/results/predictor_QUESTION.json for each question.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from ehdnas.search.predictor.ensemble import EnsemblePredictor
 from ehdnas.search.predictor.facts import SpaceFacts, facts_of
 from ehdnas.search.predictor.features import Edges
 from ehdnas.search.predictor.methods import make_predictor
+from ehdnas.search.selection import fastest
 from ehdnas.search.spaces.base import Architecture, Space, find_space
 
 DEVICES = ("raspi4_ms", "edgetpu_int8_ms", "jetson_nano_fp32_ms", "adreno640_ms")
@@ -82,19 +85,36 @@ def descent(device: Device, seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     starts = [Architecture(list(known)[row]) for row in rng.integers(len(known), size=STARTS)]
     ends = descended(space, predictor, starts, seed)
-    fastest = min(known.values())
+    bound = 1.1 * min(known.values())
+    figures = arrived(space, known, starts, ends)
+    score = functools.partial(log_values, space, predictor)
+    further = {end: fastest(space, score, [end]) for end in set(ends)}
+    refined = arrived(space, known, starts, [further[end] for end in ends])
+    figures |= {f"refined_{name}": figure for name, figure in refined.items()}
+    return {**figures, "near_for_alike": alike_near(space, device, bound)}
+
+
+@torch.no_grad()
+def log_values(space: Space, predictor: Predictor, networks: list[Architecture]) -> Tensor:
+    return predictor.log_value(space.encode_all(networks))
+
+
+def arrived(
+    space: Space, known: dict[tuple[int, ...], float], starts: list[Architecture], ends: list[Architecture]
+) -> dict[str, float]:
+    """Return what a table says of the networks arrived at: of as many as are in it."""
+    least = min(known.values())
     found = [
         (known[start.choices], looked_up(space, known, end)) for start, end in zip(starts, ends, strict=True)
     ]
     before, after = np.array([pair for pair in found if pair[1] is not None]).reshape(-1, 2).T
-    figures = {"looked_up": len(after), "near_for_alike": alike_near(space, device, 1.1 * fastest)}
     if not len(after):
-        return figures
+        return {"looked_up": 0}
     return {
-        **figures,
+        "looked_up": len(after),
         "faster": float(np.mean(after < before)),
-        "near": float(np.mean(after <= 1.1 * fastest)),
-        "median_end": float(np.median(after) / fastest),
+        "near": float(np.mean(after <= 1.1 * least)),
+        "median_end": float(np.median(after) / least),
     }
 
 
@@ -223,7 +243,7 @@ def tasks(questions: list[str], seeds: int) -> list[Task]:
             continue
         for name in DEVICES:
             if question != "transfer" or name != SOURCE:
-                found += [Task(question, name, seed) for seed in range(1 if question == "descent" else seeds)]
+                found += [Task(question, name, seed) for seed in range(seeds)]
     return found
 
 
@@ -262,8 +282,8 @@ def main() -> None:
     for question, of in means.items():
         for about, figures in of.items():
             print(question, about, figures)
-    if not arguments.no_write and arguments.only == parser.get_default("only"):
-        write_result("predictor_questions", {"seeds": arguments.seeds, **means})
+    for question, of in ({} if arguments.no_write else means).items():
+        write_result(f"predictor_{question}", {"seeds": arguments.seeds, **of})
 
 
 if __name__ == "__main__":
