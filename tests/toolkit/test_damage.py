@@ -108,5 +108,5 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_leaves_the_old_one(tiny,
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert "File too large" in done.stderr.splitlines()[-1]
     run = find_workspace().latest()
-    assert [name for name in os.listdir(run.folder) if name not in ("run.json", "lock")] == []
+    assert [name for name in os.listdir(run.folder) if name not in ("run.json", "lock", "tensorboard")] == []
     assert ehdnas("search", "--resume").code == 0

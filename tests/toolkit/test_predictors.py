@@ -77,7 +77,7 @@ def test_a_search_keeps_the_baselines_for_its_report(tiny, ehdnas):
     done = ehdnas("search", *QUICK, "--json")
     assert done.code == 0, done.err
     assert "is of another method than 'linear'" in done.err
-    predictor = json.loads(done.out)["predictor"]
+    predictor = json.loads(done.out)["predictors"][0]
     assert predictor["method"] == "linear" and {"constant", "flops"} <= {
         row["method"] for row in predictor["baselines"]
     }

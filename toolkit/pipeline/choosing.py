@@ -10,14 +10,12 @@ from ehdnas.core.errors import EhdnasError
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.meter import Records
 from ehdnas.pipeline.predictors import one_thread, samples, unfitted
-from ehdnas.pipeline.targets import Targets, sample_architectures
+from ehdnas.pipeline.targets import FIRST, Targets, sample_architectures
 from ehdnas.pipeline.transfer import source_for
 from ehdnas.search.predictor.choice import choose
 from ehdnas.search.predictor.ensemble import EnsemblePredictor
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.settings import DEFAULT_METHOD
-
-_FIRST = 30  # networks measured, from where on they say best themselves what is worth measuring
 
 
 def targets_of(context: Context, records: Records, metric: str) -> Targets:
@@ -30,9 +28,9 @@ def targets_of(context: Context, records: Records, metric: str) -> Targets:
     settings, sequence = context.settings, sample_architectures(context)
     if settings.choice != "active" or settings.predictor != DEFAULT_METHOD:
         return Targets(records, sequence)
-    source = source_for(context, records, metric, _FIRST) if len(records.measured()) < _FIRST else None
+    source = source_for(context, records, metric, FIRST) if len(records.measured()) < FIRST else None
     by = partial(_most_telling, context, records, metric, source)
-    return Targets(records, sequence, by, as_drawn=_FIRST if source is None else 0)
+    return Targets(records, sequence, by, as_drawn=FIRST if source is None else 0)
 
 
 def _most_telling(
@@ -65,12 +63,12 @@ def _told_by(
     """Return the rows of the most telling candidates, and by what they were chosen."""
     space, seed, predictor = context.space, context.settings.seed, unfitted(context, records, metric)
     among = space.encode_all(candidates)
-    if source is not None and len(records.measured()) < _FIRST:
+    if source is not None and len(records.measured()) < FIRST:
         known = [space.encode(architecture) for architecture, _ in records.measured()]
         gates = torch.stack(known) if known else among[:0]
         with one_thread():
             rows = choose(gates, torch.ones(len(gates)), among, number, seed, predictor.facts, source)
-        return rows, f"the first {_FIRST} networks are chosen by what matters on {source.identity.device}"
+        return rows, f"the first {FIRST} networks are chosen by what matters on {source.identity.device}"
     gates, values = samples(records, metric)
     predictor.require_fittable(gates, values)
     with one_thread():

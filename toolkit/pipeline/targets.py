@@ -14,6 +14,8 @@ from ehdnas.pipeline.meter import Records
 from ehdnas.search.loop import step_seed
 from ehdnas.search.spaces.base import Architecture, Space
 
+FIRST = 30
+"""Networks as drawn, from where on what tells most is judged by these."""
 _POOL = 600  # networks to choose among
 _IN_VAIN = 1000  # draws in a row that bring nothing new, after which a space counts as exhausted
 
@@ -65,7 +67,7 @@ class Targets:
     records: Records
     sequence: Iterator[Architecture]
     choose: Choose | None = None
-    as_drawn: int = 0
+    as_drawn: int = FIRST
     _drawn: list[Architecture] = field(default_factory=list)
     _given: set[Architecture] = field(default_factory=set)
 
