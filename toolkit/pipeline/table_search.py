@@ -64,26 +64,26 @@ def search_table(context: Context, method: str, resume: bool = False) -> Run:
     run = run or context.workspace.new_run(_settings(context))
     with run.working():
         rows = [_row(context, profile, within[one.architecture], budget, one) for one in best]
-        run.write("search", {
-            "genotype": rows[0]["genotype"],
-            "cells": context.space.genotype(best[0].architecture),
-            "chosen": rows[0],
-            "candidates": rows,
-            "predictors": [profile.summary()],
-            "history": [],
-            "method": method,
-            "queries": len(ledger.accuracies),
-            "space": context.space.name,
-            "shape": str(context.shape),
-            "budgets": [{
-                "device": context.device.name,
-                "metric": budget.metric,
-                "bound": budget.bound,
-                "text": str(budget),
-            }],
-        })  # fmt: skip
+        cells = context.space.genotype(best[0].architecture)
+        found = {"queries": len(ledger.accuracies), "method": method, "cells": cells}
+        run.write("search", {**found, **_record(context, profile, budget, rows)})
         run.forget("train", "export", "verify")
     return run
+
+
+def _record(context: Context, profile: Profile, budget: Budget, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the run keeps of the networks found, the answer first, in the form of every search."""
+    bound = {"metric": budget.metric, "bound": budget.bound, "text": str(budget)}
+    return {
+        "genotype": rows[0]["genotype"],
+        "chosen": rows[0],
+        "candidates": rows,
+        "predictors": [profile.summary()],
+        "history": [],
+        "space": context.space.name,
+        "shape": str(context.shape),
+        "budgets": [{"device": context.device.name, **bound}],
+    }
 
 
 def _settings(context: Context) -> dict[str, Any]:
