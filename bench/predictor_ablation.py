@@ -1,10 +1,10 @@
 """What each part of the predictor brings: parts left out or added one at a time, on measured tables.
 
-    python bench/predictor_ablation.py [--n 100] [--seeds 3] [--jobs 2] [--no-write]
+    python bench/predictor_ablation.py [--n 100] [--seeds 3] [--jobs 2] [--only "no graph,no costs"]
 
 The tables are NAS-Bench-201's, nb201/measured.csv.gz. Prints for each variant and device the mean Spearman,
 the share within ±10 % and the MAPE over the seeds, on the same splits, and writes
-bench/results/predictor_ablation.json.
+bench/results/predictor_ablation_N.json. From 500 samples on there are variants more; --only asks for some.
 """
 
 from __future__ import annotations
@@ -124,11 +124,20 @@ def variant(name: str, device: Device) -> Iterator[None]:
         device.facts = facts
 
 
-def ablate(count: int, seeds: int, name: str) -> dict[str, list[float]]:
-    """Return the mean figures of every variant on one device."""
-    device, found = Device(name), {}
+def variants(count: int, only: str) -> list[str]:
+    """Return the whole predictor and the variants of so many samples, or those asked for."""
     of_many = PATCHES_OF_MANY if count >= ensemble._MANY_FROM else ()
-    for change in ("all of it", "no graph", "no costs", *PATCHES, *of_many):
+    every = ["no graph", "no costs", *PATCHES, *of_many]
+    asked = [name for name in only.split(",") if name]
+    if unknown := set(asked) - set(every):
+        raise SystemExit(f"no variant {', '.join(sorted(unknown))}; there are: {', '.join(every)}")
+    return ["all of it", *(asked or every)]
+
+
+def ablate(count: int, seeds: int, changes: list[str], name: str) -> tuple[str, dict[str, list[float]]]:
+    """Return the device and the mean figures of every variant on it."""
+    device, found = Device(name), {}
+    for change in changes:
         rows = []
         for seed in range(seeds):
             order = device.shuffled(seed)
@@ -136,7 +145,7 @@ def ablate(count: int, seeds: int, name: str) -> dict[str, list[float]]:
                 fitted = device.fitted(order[:count], seed)
                 rows.append(list(device.judged(fitted, order[count : count + TEST]).values()))
         found[change] = np.mean(rows, 0).round(4).tolist()
-    return found
+    return name, found
 
 
 def main() -> None:
@@ -146,13 +155,15 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--only", default="", help="variants, comma-separated; all by default")
     parser.add_argument("--no-write", action="store_true")
     arguments = parser.parse_args()
     if not DATA.is_file():
         print("skipped: no nb201/measured.csv.gz; set EHDNAS_DATA")
         return
     with workers(arguments.jobs) as run:
-        every = run(functools.partial(named, arguments.n, arguments.seeds), DEVICES)
+        changes = variants(arguments.n, arguments.only)
+        every = run(functools.partial(ablate, arguments.n, arguments.seeds, changes), DEVICES)
         of_device = dict(sorted(every, key=lambda one: DEVICES.index(one[0])))
     found = {
         change: {name: of_device[name][change] for name in DEVICES}
@@ -162,11 +173,7 @@ def main() -> None:
         print(f"{change:36}", "  ".join(f"{name} {one}" for name, one in figures.items()), flush=True)
     if not arguments.no_write:
         about = {"n": arguments.n, "seeds": arguments.seeds, "figures": ["spearman", "within10", "mape"]}
-        write_result("predictor_ablation", {**about, "variants": found})
-
-
-def named(count: int, seeds: int, name: str) -> tuple[str, dict[str, list[float]]]:
-    return name, ablate(count, seeds, name)
+        write_result(f"predictor_ablation_{arguments.n}", {**about, "variants": found})
 
 
 if __name__ == "__main__":
