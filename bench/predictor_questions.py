@@ -102,10 +102,7 @@ def log_values(space: Space, predictor: Predictor, networks: list[Architecture])
 
 
 def arrived(
-    readings: dict[tuple[int, ...], float],
-    typical: float,
-    starts: list[Architecture],
-    ends: list[Architecture],
+    readings: Readings, typical: float, starts: list[Architecture], ends: list[Architecture]
 ) -> dict[str, float]:
     """Return what a table says of the networks arrived at, relative to its fastest reading."""
     least = min(readings.values())
@@ -123,18 +120,14 @@ def arrived(
 def typical_of_fastest(space: Space, device: Device) -> float:
     """Return the median reading of the networks that are computed like the fastest, relative to its own.
 
-    Alike are networks of one live graph and the same edges that nobody reads and some converters keep.
+    Alike are networks with the same edges that somebody reads, and the same of those that nobody reads but
+    some converters keep.
     """
-    idle = Edges(device.gates, space.graphs[0])
-    kept = (idle.idle[:, :, None] * idle.gates).flatten(1)
-    fastest_row = int(device.values.argmin())
-    live = space.effective(Architecture(key(device, fastest_row)))
-    alike = [
-        float(device.values[row])
-        for row in (kept == kept[fastest_row]).all(1).nonzero()[:, 0].tolist()
-        if space.effective(Architecture(key(device, row))) == live
-    ]
-    return float(np.median(alike)) / float(device.values[fastest_row])
+    edges = Edges(device.gates, space.graphs[0])
+    computed = torch.cat([edges.read, edges.idle], 1)[:, :, None] * edges.gates.repeat(1, 2, 1)
+    row = int(device.values.argmin())
+    alike = (computed == computed[row]).flatten(1).all(1)
+    return float(np.median(device.values[alike].numpy())) / float(device.values[row])
 
 
 def descended(
