@@ -31,10 +31,6 @@ class Constraint:
         margin = self.predictor.margin(self.confidence)
         return self._gap(gates) + (margin if math.isfinite(margin) else 0.0)
 
-    def least_violation(self, gates: Tensor) -> Tensor:
-        """Return the violation at the near end of the interval, [n]; above 0 it is as good as broken."""
-        return self._gap(gates) - self.predictor.margin(self.confidence)
-
     def _gap(self, gates: Tensor) -> Tensor:
         gap = self.predictor.log_value(gates) - math.log(self.budget.bound)
         return gap if self.budget.is_upper else -gap
@@ -53,10 +49,6 @@ class Constraints:
     def violation(self, gates: Tensor) -> Tensor:
         """Return the worst violation, [n]: that of the constraint that binds."""
         return self.violations(gates).amax(dim=1)
-
-    def least_violation(self, gates: Tensor) -> Tensor:
-        """Return the worst violation at the near ends of the intervals, [n]."""
-        return torch.stack([one.least_violation(gates).double() for one in self.members], dim=1).amax(dim=1)
 
 
 class DualAscent:

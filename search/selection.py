@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -15,61 +15,75 @@ from torch import Tensor
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.compute import CPU, Compute
 from ehdnas.search.loop import step_seed
-from ehdnas.search.objective import Constraint, Constraints
 from ehdnas.search.spaces.base import Architecture, Space, Supernet
 
 _DRAWS = 500
-_NEAR = math.log(1.1)  # within 10 % under the bound is close to it
-_CLIMBS = 4  # walks among the networks close to it, from the likeliest drawn
+_CLOSE = math.log(1.05)  # within 5 % under the bound has spent what was allowed
+_SAME = 1e-6  # of two logarithms of values that are one
+_FAR = 1e3  # where there is no telling farther from far
+_CLIMBS = 4  # walks among networks as close to the budget, from the likeliest of them
+
+Violations = Callable[[list[Architecture]], Tensor]
+"""Architectures -> log(value / bound) [n], by how much each breaks the budget; of several, the worst."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture, its log-probability, and log(predicted / bound), by how much it breaks the budget.
-
-    Of several budgets the one that binds counts: the worst violation.
-    """
+    """An architecture, its log-probability, and log(value / bound), by how much it breaks the budget."""
 
     architecture: Architecture
     log_prob: float
     violation: float
 
     @property
-    def is_near(self) -> bool:
-        """Whether it is predicted to meet the budget with little to spare."""
-        return _is_near(self.violation)
+    def distance(self) -> float:
+        """How far it is from being close under the budget: 0 where it meets it with little to spare."""
+        return distance(self.violation)
+
+
+def distance(violation: float) -> float:
+    """Return how far a violation is from close under the budget: 0 there, more below it and above it."""
+    return max(violation, -_CLOSE - violation, 0.0)
+
+
+def closeness(violation: float) -> float:
+    """Return `distance` so that those of values that differ in their last digits alone are equal."""
+    return round(min(distance(violation), _FAR) / _SAME)
 
 
 def candidates(
-    space: Space, logits: Tensor, constraint: Constraint | Constraints | None, seed: int,
-    measured: Mapping[Architecture, float] = MappingProxyType({}),
+    space: Space, logits: Tensor, violations: Violations | None, seed: int,
+    measured: Mapping[Architecture, float] = MappingProxyType({}), starts: Sequence[Architecture] = (),
 ) -> list[Candidate]:  # fmt: skip
-    """Return distinct draws from the distribution, its mode and walks from there to the budget, best first.
+    """Return distinct draws, the mode and walks from there to close under the budget, best first.
 
-    Those predicted to meet the budget come first, most likely first; then the others, nearest first.
+    Those that meet the budget come first: the closest to it, and of equally close ones the likeliest. What
+    the distribution thinks likeliest may be far faster than was asked, and a network that just meets the
+    budget is usually more accurate. Draws from the distribution are joined by as many from that a search
+    begins with: where a metric takes few values, few networks may be close to the budget.
 
     Args:
-        measured: violations that are known, and then count instead of those predicted.
+        violations: what architectures are expected to break the budget by; None without one.
+        measured: violations that are known, and then count instead of those expected.
+        starts: networks to look at as well: one that meets the budget, say.
     """
     generator = torch.Generator().manual_seed(step_seed(seed, "candidates"))
-    ground = _Ground(space, logits.detach(), constraint, measured)
+    ground = _Ground(space, logits.detach(), violations, measured)
     drawn = [space.decode(space.relax(ground.logits, generator)) for _ in range(_DRAWS)]
-    found = ground.look([space.most_likely(ground.logits), *drawn])
-    if constraint is not None:
-        found += _walk(ground, found[0])
-        near = sorted((one for one in found if one.is_near), key=lambda one: -one.log_prob)
-        found += [passed for one in near[:_CLIMBS] for passed in _climb(ground, one)]
-    return sorted(dict.fromkeys(found), key=lambda one: (max(one.violation, 0.0), -one.log_prob))
+    (mode, *_) = ground.look([space.most_likely(ground.logits), *drawn])
+    if violations is not None:
+        first = space.initial_logits()
+        ground.look([*starts, *(space.decode(space.relax(first, generator)) for _ in range(_DRAWS))])
+        for one in dict.fromkeys((mode, ground.ranked[0])):
+            _walk(ground, one)
+        _cross(ground)
+        for one in ground.ranked[:_CLIMBS]:
+            _climb(ground, one)
+    return ground.ranked
 
 
-def shortlist(ranked: list[Candidate], count: int) -> list[Candidate]:
-    """Return at most `count` of ranked candidates: half of them as they come, half close under the budget.
-
-    What the distribution thinks likeliest may be far faster than was asked, and a network that just meets
-    the budget is usually more accurate. Where few are close, the others fill their places.
-    """
-    near = (one for one in ranked if one.is_near)
-    return list(dict.fromkeys([*ranked[: count // 2], *near, *ranked]))[:count]
+def _closest(one: Candidate) -> tuple[bool, float, float]:
+    return one.violation > 0, closeness(one.violation), -one.log_prob
 
 
 def fastest(
@@ -124,11 +138,16 @@ class _Ground:
     """What candidates are told apart by; what was looked at once is kept, since walks cross."""
 
     def __init__(
-        self, space: Space, logits: Tensor, constraint: Constraint | Constraints | None,
+        self, space: Space, logits: Tensor, violations: Violations | None,
         measured: Mapping[Architecture, float],
     ) -> None:  # fmt: skip
-        self.space, self.logits, self.constraint, self.measured = space, logits, constraint, measured
+        self.space, self.logits, self.violations, self.measured = space, logits, violations, measured
         self.known: dict[Architecture, Candidate] = {}
+
+    @property
+    def ranked(self) -> list[Candidate]:
+        """All that were looked at and wanted, the best first."""
+        return sorted(self.known.values(), key=_closest)
 
     def look(
         self, architectures: list[Architecture], wanted: Callable[[float], bool] = lambda violation: True
@@ -150,46 +169,66 @@ class _Ground:
         return self.known[architecture]
 
     def _violations(self, architectures: list[Architecture]) -> list[float]:
-        if self.constraint is None or not architectures:
+        if self.violations is None or not architectures:
             return [0.0] * len(architectures)
-        with torch.no_grad():
-            violations = self.constraint.violation(self.space.encode_all(architectures)).tolist()
-        return [self.measured.get(one, v) for one, v in zip(architectures, violations, strict=True)]
+        expected = self.violations(architectures).tolist()
+        return [self.measured.get(one, v) for one, v in zip(architectures, expected, strict=True)]
 
 
-def _is_near(violation: float) -> bool:
-    return -_NEAR <= violation <= 0
-
-
-def _walk(ground: _Ground, start: Candidate) -> list[Candidate]:
-    """Return the steps from a start to close under the budget, or as near as single decisions lead.
+def _walk(ground: _Ground, here: Candidate) -> None:
+    """Step from a candidate to close under the budget, or as near as single decisions lead.
 
     Each step goes towards the bound, from under it never beyond it, where it costs the least
     log-probability for what it gains on the way.
     """
-    path = [start]
-    while not path[-1].is_near:
-        here = path[-1]
+    while here.distance > 0:
         around = ground.around(here, partial(_is_towards_bound, here.violation))
         if not around:
-            break
-        path.append(max(around, key=partial(_likelihood_gained, here)))
-    return path
+            return
+        here = max(around, key=partial(_likelihood_gained, here))
 
 
 def _is_towards_bound(here: float, there: float) -> bool:
-    return there < here if here > 0 else here < there <= 0
+    return there < here - _SAME if here > 0 else here + _SAME < there <= 0
 
 
 def _likelihood_gained(here: Candidate, there: Candidate) -> float:
     return (there.log_prob - here.log_prob) / abs(there.violation - here.violation)
 
 
-def _climb(ground: _Ground, start: Candidate) -> list[Candidate]:
-    """Return the steps from a start to where no neighbour close under the budget is likelier."""
-    path = [start]
+def _cross(ground: _Ground) -> None:
+    """Step from the best candidate to the nearest that breaks the budget, one decision after another.
+
+    Where many networks share a value, walks end among them; on the way to one that is too slow each value in
+    between is passed.
+    """
+    here = ground.ranked[0]
+    beyond = [one for one in ground.ranked if one.violation > 0]
+    if here.distance == 0 or here.violation > 0 or not beyond:
+        return
+    there = beyond[0].architecture
+    while here.architecture != there:
+        nearer = partial(_differing, there)
+        far = nearer(here.architecture)
+        towards = [one for one in ground.space.neighbours(here.architecture) if nearer(one) < far]
+        if not towards:
+            return
+        here = max(ground.look(towards), key=lambda one: (-nearer(one.architecture), one.log_prob))
+
+
+def _differing(one: Architecture, other: Architecture) -> int:
+    return sum(ours != theirs for ours, theirs in zip(one.choices, other.choices, strict=True))
+
+
+def _climb(ground: _Ground, here: Candidate) -> None:
+    """Step from a candidate to where no neighbour as close under the budget is likelier."""
     while True:
-        best = max(ground.around(path[-1], _is_near), key=lambda one: one.log_prob, default=path[-1])
-        if best.log_prob <= path[-1].log_prob:
-            return path
-        path.append(best)
+        around = ground.around(here, partial(_is_as_close, here.violation))
+        best = max(around, key=lambda one: one.log_prob, default=here)
+        if best.log_prob <= here.log_prob:
+            return
+        here = best
+
+
+def _is_as_close(start: float, there: float) -> bool:
+    return closeness(there) <= closeness(start) and (there <= 0 or start > 0)

@@ -106,7 +106,8 @@ def test_the_fastest_network_is_truly_faster_than_any_sampled(fitted):
 
 def test_candidates_that_fit_come_first(fitted):
     constraint = Constraint(fitted, Budget("latency_ms", 60.0), 0.9)
-    ranked = candidates(SPACE, SPACE.initial_logits(), constraint, seed=0)
+    expected = lambda networks: constraint.violation(SPACE.encode_all(networks))  # noqa: E731
+    ranked = candidates(SPACE, SPACE.initial_logits(), expected, seed=0)
     violations = [one.violation for one in ranked]
     fitting = [v for v in violations if v <= 0]
     assert fitting

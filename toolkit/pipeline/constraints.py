@@ -45,6 +45,11 @@ class DeviceBudget:
         """Return the budget's metric of a measurement on its device."""
         return measurement.metric(self.budget.metric)
 
+    @property
+    def exact(self) -> bool:
+        """Whether `score` says what measuring would: the device is simulated."""
+        return self.context.device.simulated
+
     def violation(self, value: float) -> float:
         """Return by how much a value breaks the budget: log(value / bound), negative where it is met."""
         gap = math.log(value / self.budget.bound)
@@ -55,7 +60,7 @@ class DeviceBudget:
 
         A network that a simulated device cannot hold has an infinite one.
         """
-        if self.context.device.simulated:
+        if self.exact:
             taken = self.meter.instrument.take_many(networks)
             found = [math.inf if one is None else self.violation(self.value(one)) for one in taken]
             return torch.tensor(found, dtype=torch.float64)
@@ -79,6 +84,7 @@ class DeviceBudget:
             "interval_factor": math.exp(margin) if margin < math.inf else None,
             "value": value,
             "basis": measurement.basis,
+            "spread": measurement.statistics.spread if measurement.statistics else 0.0,
             "meets": self.budget.meets(value),
         }
 
@@ -125,6 +131,11 @@ def together(budgets: Budgets) -> Constraints:
 def fit_all(budgets: Budgets, architecture: Architecture) -> bool:
     """Measure a network on every device; return False where a simulated one cannot hold it."""
     return all(one.meter.measure_if_fits(architecture) is not None for one in budgets)
+
+
+def expected(budgets: Budgets, networks: list[Architecture]) -> Tensor:
+    """Return the worst violation [n] of each of n networks: simulated where the device is, else predicted."""
+    return torch.stack([one.score(networks) for one in budgets]).amax(dim=0)
 
 
 def worst(budgets: Budgets, architecture: Architecture) -> float:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ehdnas.core.budget import Budget
 from ehdnas.core.errors import BudgetError
-from ehdnas.pipeline.constraints import Budgets, DeviceBudget, said, worst
+from ehdnas.pipeline.constraints import Budgets, DeviceBudget, expected, said, worst
 from ehdnas.pipeline.context import Context
 from ehdnas.search.selection import fastest, fastest_starts
 from ehdnas.search.spaces.base import Architecture
@@ -54,7 +53,7 @@ def closest(
     best = min(known, key=known.__getitem__)
     if descend or known[best] > 0:
         others = [*(starts or []), *filter(space.allows, fastest_starts(space, seed))]
-        found = fastest(space, lambda networks: _score(budgets, networks), [best, *others])
+        found = fastest(space, partial(expected, budgets), [best, *others])
         known[found] = worst(budgets, found)
         best = min(known, key=known.__getitem__)
     return best, known[best]
@@ -73,10 +72,6 @@ def _known(context: Context, budgets: Budgets) -> dict[Architecture, float]:
         for network in tables[0]
         if network in shared and context.space.allows(network)
     }
-
-
-def _score(budgets: Budgets, networks: list[Architecture]) -> Tensor:
-    return torch.stack([one.score(networks) for one in budgets]).amax(dim=0)
 
 
 def _too_tight(context: Context, one: DeviceBudget, found: Architecture) -> str:

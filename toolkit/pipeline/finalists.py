@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ehdnas.pipeline.constraints import Budgets, fit_all, said, together
+from ehdnas.pipeline.constraints import Budgets, expected, fit_all, said
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.scoring import SCORED, SCORED_ON, shared_accuracy
-from ehdnas.search.selection import Candidate, candidates, shortlist
+from ehdnas.search.selection import Candidate, candidates, closeness
 from ehdnas.search.spaces.base import Architecture, Supernet
 
 MEASURED = 6  # of the candidates that were scored, how many are measured before the predictor is asked again
-_REFINEMENTS = 2  # times that the predictor is fitted again when none of those met the budget
+_REFINEMENTS = 2  # times that the predictor is fitted again when none of those met the budget closely
+_MOST_SPREAD = 0.025  # a device that is less steady than this would leave too little of the budget
 
 _Scored = tuple[Candidate, float]  # with its accuracy by the shared weights
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """A network that was measured; `figures` has one record a budget, as `DeviceBudget.figure` gives it."""
+    """A network that was measured.
+
+    `figures` has one record a budget, as `DeviceBudget.figure` gives it. `violation` is by how much it breaks
+    the budget that binds, if it reads slower by its spread the next time.
+    """
 
     architecture: Architecture
     accuracy: float | None
     figures: list[dict[str, Any]]
+    violation: float
 
     @property
     def meets(self) -> bool:
@@ -48,23 +55,30 @@ class Finalist:
 class Finals:
     """What is measured at a search's end, in that order; it may end more than once, if it goes on.
 
-    `measured` holds what every round found out, and `budgets` what each device's predictor is by now.
+    `measured` holds what every round found out, and `budgets` what each device's predictor is by now. Unless
+    networks are to `spend` their budgets, the best is the most accurate one, however far from the budget.
+    `fallback` is a network known to meet them.
     """
 
     context: Context
     budgets: Budgets
+    fallback: Architecture
     measured: list[Finalist] = field(default_factory=list)
+    spend: bool = True
 
     @property
     def best(self) -> Finalist | None:
-        """The most accurate of those measured to meet every budget; of equal ones, the first."""
-        return max((one for one in self.measured if one.meets), key=_accuracy, default=None)
+        """The best of those measured to meet every budget; of equally good ones, the first.
+
+        That is the most accurate of those within 5 % of the budget; where there are none, the closest to it.
+        """
+        return min((one for one in self.measured if one.meets), key=self._rank_of, default=None)
 
     def hold(self, logits: Tensor, judge: Judge) -> None:
         """Score and measure candidates of a learnt distribution, by its logits, until one meets the budgets.
 
-        Where none does although they were predicted to, the predictors are fitted again to what was just
-        measured, and choose others.
+        Where none does, or none closely, although they were predicted to, the predictors are fitted again to
+        what was just measured, and choose others.
         """
         self._hold(lambda: self._proposed(logits, judge))
 
@@ -84,18 +98,21 @@ class Finals:
         for again in range(_REFINEMENTS + 1):
             if again:
                 self._refine()
-            self._measure(sorted(scored(), key=_by_promise))
-            if self.best is not None:
+            self._measure(sorted(scored(), key=self._promise))
+            if self.best is not None and self._cannot_be_closer(self.best):
                 return
+
+    def _cannot_be_closer(self, best: Finalist) -> bool:
+        """Whether other candidates, by predictors that know more, would be of no use."""
+        chosen_by_what_is_true = all(one.exact for one in self.budgets)
+        return chosen_by_what_is_true or self._rank(best.violation, None)[0] == 0
 
     def _proposed(self, logits: Tensor, judge: Judge) -> list[_Scored]:
         """Return candidates of a distribution that were not measured, with their accuracies."""
-        ranked = candidates(
-            self.context.space, logits, together(self.budgets), self.context.settings.seed,
-            self._violations(),
-        )  # fmt: skip
-        known = {one.architecture for one in self.measured}
-        judged = shortlist([one for one in ranked if one.architecture not in known], SCORED)
+        known = {one.architecture: one.violation for one in self.measured}
+        violations, seed = partial(expected, self.budgets), self.context.settings.seed
+        ranked = candidates(self.context.space, logits, violations, seed, known, [self.fallback])
+        judged = [one for one in ranked if one.architecture not in known][:SCORED]
         accuracies = judge.accuracies([one.architecture for one in judged])
         return list(zip(judged, accuracies, strict=True))
 
@@ -105,64 +122,59 @@ class Finals:
         left = [pair for pair in scored if pair[0].architecture not in known]
         if not left:
             return []
-        with torch.no_grad():
-            gates = self.context.space.encode_all([one.architecture for one, _ in left])
-            violations = together(self.budgets).violation(gates).tolist()
+        violations = expected(self.budgets, [one.architecture for one, _ in left]).tolist()
         return [
             (replace(one, violation=violation), accuracy)
             for (one, accuracy), violation in zip(left, violations, strict=True)
         ]
 
     def _measure(self, scored: list[_Scored]) -> None:
-        """Measure the first few; once one meets the budgets, only more accurate ones that still may."""
+        """Measure the first few; once one meets the budgets, only those that may be better."""
         left = MEASURED
         for candidate, accuracy in scored:
             best = self.best
-            if best is not None and (accuracy <= _accuracy(best) or not self._may_meet(candidate)):
+            if best is not None and self._rank(candidate.violation, accuracy) >= self._rank_of(best):
                 continue
             if left and fit_all(self.budgets, candidate.architecture):
                 self.keep(candidate.architecture, accuracy)
                 left -= 1
 
-    def _may_meet(self, candidate: Candidate) -> bool:
-        """Return whether the near ends of all its predictions' intervals lie within the budgets."""
-        gates = self.context.space.encode_all([candidate.architecture])
-        with torch.no_grad():
-            return float(together(self.budgets).least_violation(gates)) <= 0
+    def _promise(self, scored: _Scored) -> tuple[bool, float, float, float]:
+        """Order those expected to meet the budgets first; of equally good ones the closest to them."""
+        candidate, accuracy = scored
+        rank = self._rank(candidate.violation, accuracy)
+        return (candidate.violation > 0, *rank, -candidate.violation)
+
+    def _rank_of(self, one: Finalist) -> tuple[float, float]:
+        return self._rank(one.violation, one.accuracy)
+
+    def _rank(self, violation: float, accuracy: float | None) -> tuple[float, float]:
+        far = closeness(violation) if self.spend else max(violation, 0.0)
+        return far, 0.0 if accuracy is None else -accuracy
 
     def _refine(self) -> None:
-        missed = {at for one in self.measured for at, figure in enumerate(one.figures) if not figure["meets"]}
-        devices = [self.budgets[at].context.device.name for at in sorted(missed)]
+        """Fit again the predictors that misled, or could have."""
+        doubted = {
+            at
+            for one in self.measured
+            for at, figure in enumerate(one.figures)
+            if not (figure["meets"] and self.budgets[at].exact)
+        }
+        devices = [self.budgets[at].context.device.name for at in sorted(doubted)]
+        meets = "meets" if self.best is None else "is close under"
         self.context.reporter.say(
-            f"search: none of {len(self.measured)} measured candidates meets {said(self.budgets)}; fitting "
+            f"search: none of {len(self.measured)} measured candidates {meets} {said(self.budgets)}; fitting "
             f"the predictor of {' and '.join(dict.fromkeys(devices))} to them, and choosing again"
         )
-        self.budgets = tuple(one.refined() if at in missed else one for at, one in enumerate(self.budgets))
-
-    def _violations(self) -> dict[Architecture, float]:
-        return {
-            one.architecture: max(
-                budget.violation(figure["value"])
-                for budget, figure in zip(self.budgets, one.figures, strict=True)
-            )
-            for one in self.measured
-        }
+        self.budgets = tuple(one.refined() if at in doubted else one for at, one in enumerate(self.budgets))
 
     def _finalist(self, architecture: Architecture, accuracy: float | None) -> Finalist:
-        return Finalist(architecture, accuracy, [one.figure(architecture) for one in self.budgets])
-
-
-def _by_promise(scored: _Scored) -> tuple[float, float, float]:
-    """Order those predicted to fit first, the most accurate ahead.
-
-    Of equally accurate ones the closest to the budget goes first: it has spent what it was allowed.
-    """
-    candidate, accuracy = scored
-    return max(candidate.violation, 0.0), -accuracy, -candidate.violation
-
-
-def _accuracy(one: Finalist) -> float:
-    return -1.0 if one.accuracy is None else one.accuracy
+        figures = [one.figure(architecture) for one in self.budgets]
+        violations = [
+            budget.violation(figure["value"]) + math.log1p(min(figure["spread"], _MOST_SPREAD))
+            for budget, figure in zip(self.budgets, figures, strict=True)
+        ]
+        return Finalist(architecture, accuracy, figures, max(violations))
 
 
 class Judge:

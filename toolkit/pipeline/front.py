@@ -55,7 +55,7 @@ def search_front(context: Context, run: Run, budget: DeviceBudget, resume: bool)
     bounds = [_bound(budget, violation * (1 - step / count)) for step in range(1, count + 1)]
     result = learn(context, run, [(one,) for one in bounds], resume)
     judge = Judge(context, result.supernet)
-    pool = _hold_all(context, budget, bounds, result, judge)
+    pool = _hold_all(budget, bounds, quickest, result, judge)
     for one in (quickest, context.space.reference):
         if context.space.allows(one) and fit_all((budget,), one):
             pool.keep(one, judge.accuracies([one])[0])
@@ -90,12 +90,14 @@ def _bound(budget: DeviceBudget, violation: float) -> DeviceBudget:
 
 
 def _hold_all(
-    context: Context, budget: DeviceBudget, bounds: list[DeviceBudget], result: SearchResult, judge: Judge
-) -> Finals:
+    budget: DeviceBudget, bounds: list[DeviceBudget], quickest: Architecture, result: SearchResult,
+    judge: Judge,
+) -> Finals:  # fmt: skip
     """Return what was measured for all the distributions, judged by the budget that is over all."""
-    pool, profiled = Finals(context, (budget,)), budget.profiled
+    context, profiled = budget.context, budget.profiled
+    pool = Finals(context, (budget,), quickest)
     for bound, logits in zip(bounds, result.distributions, strict=True):
-        finals = Finals(context, (replace(bound, profiled=profiled),))
+        finals = Finals(context, (replace(bound, profiled=profiled),), quickest)
         finals.hold(logits, judge)
         profiled = finals.budgets[0].profiled  # it may have been fitted again
         for one in finals.measured:

@@ -61,7 +61,8 @@ def search(context: Context, resume: bool = False) -> Run:
 
 def _search_one(context: Context, run: Run, budgets: Budgets, fallback: Architecture, resume: bool) -> None:
     """Search, measure, and go on searching with what the measurements taught while none meets the budgets."""
-    finals = Finals(context, budgets)
+    # Others are compared by what they find most accurate, wherever under the budget that is.
+    finals = Finals(context, budgets, fallback, spend=context.settings.method not in BASELINES)
     for further in _rounds(context):
         if further:
             context.reporter.say(
@@ -75,7 +76,7 @@ def _search_one(context: Context, run: Run, budgets: Budgets, fallback: Architec
         del result  # and its supernet: the next one needs the memory
         if finals.best is not None:
             break
-    found = finals.best or _fall_back(context, finals, fallback)
+    found = finals.best or _fall_back(context, finals)
     say_signs(context, found.architecture, history, gains)
     record = {
         "candidates": [one.row(context) for one in finals.measured],
@@ -100,9 +101,9 @@ def _hold(context: Context, run: Run, finals: Finals, result: SearchResult) -> N
         finals.hold(result.logits, Judge(context, result.supernet))
 
 
-def _fall_back(context: Context, finals: Finals, fallback: Architecture) -> Finalist:
+def _fall_back(context: Context, finals: Finals) -> Finalist:
     count = len(finals.measured)
-    found = finals.keep(fallback)
+    found = finals.keep(finals.fallback)
     bases = " and ".join(dict.fromkeys(one["basis"] for one in found.figures))
     context.reporter.warn(
         f"search: none of the {count} best candidates met {said(finals.budgets)} when {bases}; keeping the "
