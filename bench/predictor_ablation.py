@@ -101,7 +101,7 @@ PATCHES: dict[str, tuple[Any, str, Any]] = {
     "messages along edges as well": (ensemble, "_MANY_VIEWS", MESSAGES),
 }
 PATCHES_OF_MANY: dict[str, tuple[Any, str, Any]] = {
-    "one scale, chosen": (ensemble, "_scales_for", lambda *given: USUAL_SCALES(*given)[:1]),
+    "a single scale": (ensemble, "_scales_for", lambda *given: USUAL_SCALES(*given)[:1]),
     "shares by error alone": (ensemble, "_rank_correlation", lambda told, truth: torch.ones(told.shape[1])),
 }
 
