@@ -70,6 +70,11 @@ class Accelerator:
         found = published or self.profiler.simulate(self.costed.table(network))
         return found.metric(METRIC)
 
+    def violations(self, networks, factor: float) -> torch.Tensor:
+        """Return log(bound / throughput) [n] for a bound of so many times the reference's throughput."""
+        fps = torch.tensor([self.fps(one) for one in networks], dtype=torch.float64)
+        return np.log(factor * self.fps(SPACE.reference)) - fps.log()
+
     def predictor(self, path: Path):
         """Return the predictor of its throughput, fitted to simulated networks, or read from `path`."""
         identity = Identity(

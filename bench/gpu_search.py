@@ -41,7 +41,7 @@ from ehdnas.search.compute import Compute, find_compute
 from ehdnas.search.objective import Constraint, Constraints
 from ehdnas.search.recipes import recipe_for
 from ehdnas.search.searcher import Searcher, SearchTask
-from ehdnas.search.selection import candidates, shortlist, supernet_accuracy
+from ehdnas.search.selection import candidates, supernet_accuracy
 from ehdnas.search.spaces.base import NetworkShape
 from ehdnas.search.trainer import Trainer, TrainTask, accuracy_of, logits_of
 
@@ -151,16 +151,9 @@ class Bench:
         }
 
     def _choose(self, accelerator, constraint, result, held_out: Split) -> dict:
-        """Return the best by the supernet of 16 networks, likely ones and ones close to the budget.
-
-        All of them are simulated to meet it.
-        """
-        ranked = [
-            one
-            for one in candidates(SPACE, result.logits, constraint, SEED)
-            if constraint.budget.meets(accelerator.fps(one.architecture))
-        ]
-        meeting = [one.architecture for one in shortlist(ranked, SCORED)]
+        """Return the best by the supernet of 16 networks simulated to be close to the budget, likely ones."""
+        ranked = candidates(SPACE, result.logits, lambda found: accelerator.violations(found, FACTOR), SEED)
+        meeting = [one.architecture for one in ranked if one.violation <= 0][:SCORED]
         if not meeting:
             sys.exit("no candidate meets the budget: search longer")
         images = torch.from_numpy(held_out.images[:SCORED_ON])
