@@ -21,16 +21,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from contextlib import chdir, redirect_stdout
-from io import StringIO
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ROOT, write_result
+from common import ROOT, told, write_result
 
-from ehdnas.cli import main as ehdnas
 from ehdnas.pipeline.costed import costed
 from ehdnas.pipeline.devices import find_device
 from ehdnas.profilers.base import TableProfiler, find_profiler
@@ -46,16 +43,6 @@ cells = 5
 confidence = 0.9
 train_epochs = 1
 """
-
-
-def told(*command: str) -> dict[str, Any]:
-    """Return the JSON that a command prints; exit where it fails. A budget that is not met is no failure."""
-    printed = StringIO()
-    with redirect_stdout(printed):
-        code = ehdnas([*command, "--json"])
-    if code not in (0, 3) or not printed.getvalue():
-        sys.exit(f"ehdnas {' '.join(command)}: exit code {code}")
-    return json.loads(printed.getvalue())
 
 
 def budgets_of(device: str) -> list[str]:

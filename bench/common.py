@@ -7,8 +7,10 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,21 @@ def spread(values: Sequence[float]) -> str:
     """Return the median, the 10th and 90th percentile and how many there are."""
     low, median, high = np.percentile(values, (10, 50, 90))
     return f"{median:.4g} ({low:.4g} to {high:.4g}, n={len(values)})"
+
+
+def told(*command: str) -> dict[str, Any]:
+    """Return the JSON that an `ehdnas` command prints, run in this process and folder.
+
+    A budget that is not met is no failure; other exit codes end the benchmark.
+    """
+    from ehdnas.cli import main  # the command line is heavy, and most benchmarks do without
+
+    printed = StringIO()
+    with redirect_stdout(printed):
+        code = main([*command, "--json"])
+    if code not in (0, 3) or not printed.getvalue():
+        sys.exit(f"ehdnas {' '.join(command)}: exit code {code}")
+    return json.loads(printed.getvalue())
 
 
 def write_result(name: str, figures: dict[str, Any]) -> Path:
