@@ -44,6 +44,15 @@ class Budget:
         """True when the metric must stay at or under the bound."""
         return self.metric != "throughput_fps"
 
+    @property
+    def sign(self) -> int:
+        """1 where greater values break the budget, −1 where smaller ones do."""
+        return 1 if self.is_upper else -1
+
+    def violation(self, value: float) -> float:
+        """Return by how much a value breaks the budget: log(value / bound), negated for one from below."""
+        return self.sign * math.log(value / self.bound)
+
     def meets(self, value: float) -> bool:
         """Return whether a value of the metric is within the budget."""
         return value <= self.bound if self.is_upper else value >= self.bound

@@ -13,6 +13,11 @@ from ehdnas.core.budget import Budget
 from ehdnas.search.predictor.base import Predictor
 
 
+def violations(logs: Tensor, budget: Budget) -> Tensor:
+    """Return `Budget.violation` [n] of the logs of values [n]; at most 0 where the budget is met."""
+    return budget.sign * (logs - math.log(budget.bound))
+
+
 @dataclass(frozen=True)
 class Constraint:
     """A budget, judged by a predictor at the far end of its interval; `name` tells it from others."""
@@ -29,11 +34,8 @@ class Constraint:
         gradient; such candidates are settled by measuring them.
         """
         margin = self.predictor.margin(self.confidence)
-        return self._gap(gates) + (margin if math.isfinite(margin) else 0.0)
-
-    def _gap(self, gates: Tensor) -> Tensor:
-        gap = self.predictor.log_value(gates) - math.log(self.budget.bound)
-        return gap if self.budget.is_upper else -gap
+        gaps = violations(self.predictor.log_value(gates), self.budget)
+        return gaps + (margin if math.isfinite(margin) else 0.0)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ehdnas.core.budget import Budget
+from ehdnas.search.objective import violations
 from ehdnas.search.predictor.base import Predictor
-from ehdnas.search.queried.task import QueriedTask, shortfall
+from ehdnas.search.queried.task import QueriedTask
 from ehdnas.search.spaces.base import Architecture
 
 _STEPS = 25
@@ -69,4 +70,4 @@ def _slack(predictor: Predictor, share: float) -> float:
 
 
 def _broken(task: QueriedTask, log_values: Tensor, budgets: list[Budget]) -> Tensor:
-    return torch.stack([shortfall(one, budget) for one, budget in zip(log_values, budgets, strict=True)])
+    return torch.stack([violations(one, budget) for one, budget in zip(log_values, budgets, strict=True)])

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ehdnas.core.budget import Budget
 from ehdnas.search.loop import step_seed
+from ehdnas.search.objective import violations
 from ehdnas.search.queried.acquisition import Front, costs_of, improvement
 from ehdnas.search.queried.belief import Belief
 from ehdnas.search.queried.descent import visited
 from ehdnas.search.queried.ledger import Ledger, Seen
 from ehdnas.search.queried.random import spend_at_random
-from ehdnas.search.queried.task import TRIES, NothingLeftError, QueriedTask, best, shortfall, spend
+from ehdnas.search.queried.task import TRIES, NothingLeftError, QueriedTask, best, spend
 from ehdnas.search.spaces.base import Architecture
 
 _EACH = 5  # queries a budget between one fit and the next
@@ -107,7 +108,7 @@ class _Round:
     def _chances(self, budget: Budget) -> Tensor:
         """Return the chances [n] that networks meet a budget, by held-out errors where not measured."""
         residuals = self.task.predictor.residuals
-        broken = shortfall(self.log_values, budget)
+        broken = violations(self.log_values, budget)
         beyond = 1 - torch.searchsorted(residuals, broken.abs()) / (len(residuals) + 1)
         chances = torch.where(broken > 0, beyond / 2, 1 - beyond / 2)
         return torch.where(self.measured, (broken <= 0).to(chances.dtype), chances)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ehdnas.core.budget import Budget
 from ehdnas.core.errors import UsageError
+from ehdnas.search.objective import violations
 from ehdnas.search.predictor.base import MIN_SAMPLES, Predictor
 from ehdnas.search.queried.ledger import Ledger, Seen
 from ehdnas.search.spaces.base import Architecture, Space
@@ -125,12 +126,6 @@ def rank(one: Seen, budget: Budget) -> tuple[bool, float]:
     return meets, one.accuracy if meets else -abs(math.log(one.value / budget.bound))
 
 
-def shortfall(values: Tensor, budget: Budget) -> Tensor:
-    """Return by how much logs of values [n] break a budget; at most 0 where they meet it."""
-    gap = values - math.log(budget.bound)
-    return gap if budget.is_upper else -gap
-
-
 def spend(task: QueriedTask, ledger: Ledger, budget: Budget, proposals: Iterable[Architecture]) -> Seen:
     """Query the first of the proposals that is measured to meet a budget; return what is then known of it.
 
@@ -156,5 +151,5 @@ def likely_first(task: QueriedTask, budget: Budget, networks: list[Architecture]
     """Return networks with those first that are predicted to meet a budget, then the nearest to it first."""
     if not networks:
         return []
-    broken = shortfall(task.log_values(networks), budget).clamp_min(0)
+    broken = violations(task.log_values(networks), budget).clamp_min(0)
     return [networks[row] for row in broken.argsort(stable=True).tolist()]

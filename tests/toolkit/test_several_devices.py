@@ -201,7 +201,9 @@ def test_budgets_that_no_network_meets_together_are_refused_with_the_nearest(pro
     assert "together, though each can be met; the nearest found misses latency <=" in text
     assert "\n" not in text and "% (latency <=" in text
     _, worst = closest(first, tight)
-    extreme = [max(one.violation(value) for one, value in values_of(tight, network)) for network in fastest]
+    extreme = [
+        max(one.budget.violation(value) for one, value in values_of(tight, network)) for network in fastest
+    ]
     assert 0 < worst < min(extreme)  # a compromise is nearer than what is best for one device alone
     misses = [float(part.split(" by ")[-1]) for part in text.split("%")[:-1]]
     assert max(misses) == pytest.approx(100 * math.expm1(worst), abs=0.06)

@@ -15,7 +15,7 @@ from ehdnas.core.measurement import Measurement
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.meter import Meter
 from ehdnas.pipeline.profile import Profile, ensure_predictor, reference_value, refined
-from ehdnas.search.objective import Constraint, Constraints
+from ehdnas.search.objective import Constraint, Constraints, violations
 from ehdnas.search.spaces.base import Architecture
 
 USUAL, USUAL_OF_FRONT = "0.7x", "1x"
@@ -50,11 +50,6 @@ class DeviceBudget:
         """Whether `score` says what measuring would: the device is simulated."""
         return self.context.device.simulated
 
-    def violation(self, value: float) -> float:
-        """Return by how much a value breaks the budget: log(value / bound), negative where it is met."""
-        gap = math.log(value / self.budget.bound)
-        return gap if self.budget.is_upper else -gap
-
     def score(self, networks: list[Architecture]) -> Tensor:
         """Return the violations [n], float64: simulated where the device is, else predicted.
 
@@ -62,12 +57,11 @@ class DeviceBudget:
         """
         if self.exact:
             taken = self.meter.instrument.take_many(networks)
-            found = [math.inf if one is None else self.violation(self.value(one)) for one in taken]
+            found = [math.inf if one is None else self.budget.violation(self.value(one)) for one in taken]
             return torch.tensor(found, dtype=torch.float64)
         with torch.no_grad():
             logs = self.profiled.predictor.log_value(self.context.space.encode_all(networks)).double()
-        gap = logs - math.log(self.budget.bound)
-        return gap if self.budget.is_upper else -gap
+        return violations(logs, self.budget)
 
     def figure(self, architecture: Architecture) -> dict[str, Any]:
         """Return what was predicted of a network and what it does, measured unless it has been."""
@@ -142,7 +136,7 @@ def worst(budgets: Budgets, architecture: Architecture) -> float:
     """Return the worst violation of a network as measured on every device; infinite where it does not fit."""
     if not fit_all(budgets, architecture):
         return math.inf
-    return max(one.violation(one.value(one.meter.measure(architecture))) for one in budgets)
+    return max(one.budget.violation(one.value(one.meter.measure(architecture))) for one in budgets)
 
 
 def said(budgets: Budgets) -> str:

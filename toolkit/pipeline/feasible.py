@@ -64,7 +64,7 @@ def _known(context: Context, budgets: Budgets) -> dict[Architecture, float]:
     tables = []
     for one in budgets:
         rows = [row for row in one.meter.measured() if one.budget.metric in row[1].metrics]
-        tables.append({network: one.violation(one.value(found)) for network, found in rows})
+        tables.append({network: one.budget.violation(one.value(found)) for network, found in rows})
     shared = set(tables[0]).intersection(*tables[1:])
     # In the order of the first device's store, so that equal ones are always told apart alike.
     return {
@@ -88,7 +88,7 @@ def _too_tight_together(context: Context, budgets: Budgets, found: Architecture)
     for one in budgets:
         value = one.value(one.meter.measure(found))
         if not one.budget.meets(value):
-            by = math.expm1(one.violation(value))
+            by = math.expm1(one.budget.violation(value))
             nearest = Budget.just_met_by(one.budget.metric, value)
             misses.append(f"{one.budget} on {one.context.device.name} by {by:.1%} ({nearest})")
     return (

@@ -171,7 +171,7 @@ class Finals:
     def _finalist(self, architecture: Architecture, accuracy: float | None) -> Finalist:
         figures = [one.figure(architecture) for one in self.budgets]
         violations = [
-            budget.violation(figure["value"]) + math.log1p(min(figure["spread"], _MOST_SPREAD))
+            budget.budget.violation(figure["value"]) + math.log1p(min(figure["spread"], _MOST_SPREAD))
             for budget, figure in zip(self.budgets, figures, strict=True)
         ]
         return Finalist(architecture, accuracy, figures, max(violations))

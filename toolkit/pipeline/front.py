@@ -61,7 +61,7 @@ def search_front(context: Context, run: Run, budget: DeviceBudget, resume: bool)
             pool.keep(one, judge.accuracies([one])[0])
     _look_around(pool, judge, count)
     points, meeting = _points(pool)
-    costs = [budget.violation(one.budget.bound) for one in bounds]
+    costs = [budget.budget.violation(one.budget.bound) for one in bounds]
     kept = [meeting[at] for at in spread(points, costs, count)]
     if len(kept) < count:
         context.reporter.warn(
@@ -85,8 +85,9 @@ def _bound(budget: DeviceBudget, violation: float) -> DeviceBudget:
     """Return the budget tightened by a negative violation, in four digits unless it is the budget itself."""
     if violation == 0:
         return budget
-    sign, asked = (1 if budget.budget.is_upper else -1), budget.budget
-    return replace(budget, budget=Budget.just_met_by(asked.metric, asked.bound * math.exp(sign * violation)))
+    asked = budget.budget
+    value = asked.bound * math.exp(asked.sign * violation)
+    return replace(budget, budget=Budget.just_met_by(asked.metric, value))
 
 
 def _hold_all(
@@ -111,7 +112,7 @@ def _points(pool: Finals) -> tuple[list[Point], list[Finalist]]:
     meeting = list({one.architecture: one for one in pool.measured if one.meets}.values())
     (budget,) = pool.budgets
     values = [one.figures[0]["value"] for one in meeting]
-    costs = [budget.violation(value) for value in values]
+    costs = [budget.budget.violation(value) for value in values]
     return [Point(cost, one.accuracy or 0.0) for cost, one in zip(costs, meeting, strict=True)], meeting
 
 
@@ -148,7 +149,7 @@ def _around(pool: Finals, front: list[Architecture], costs: list[float]) -> list
         return []
     with torch.no_grad():
         predicted = budget.profiled.predictor(space.encode_all(found)).tolist()
-    pairs = [(one, budget.violation(value)) for one, value in zip(found, predicted, strict=True)]
+    pairs = [(one, budget.budget.violation(value)) for one, value in zip(found, predicted, strict=True)]
     within = [pair for pair in pairs if pair[1] <= 0]
     return sorted(within, key=lambda pair: -min(abs(pair[1] - cost) for cost in costs))[:SCORED]
 
