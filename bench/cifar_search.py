@@ -74,7 +74,11 @@ def searched(factor: float, method: str, epochs: int, data: Path) -> dict[str, A
     """Return the network that `ehdnas search` finds for so many times the reference's throughput."""
     budget = f"throughput >= {factor * throughput(REFERENCE):.6g} fps"
     about = ("--data", f"cifar10:{data}", "--budget", budget, "--method", method, "--seed", str(SEED))
-    found = told("search", *about, "--search-epochs", str(epochs), "--resume")
+    project = Path(f"{method}-{factor}-{epochs}")  # of its own, so that what was stopped is its own, too
+    project.mkdir(exist_ok=True)
+    with chdir(project):
+        Path("ehdnas.toml").write_text(SETTINGS)
+        found = told("search", *about, "--search-epochs", str(epochs), "--resume")
     return {"genotype": found["genotype"], "history": found["history"], "candidates": found["candidates"]}
 
 
@@ -124,7 +128,6 @@ def main() -> None:
     data = cifar10.unpack(args.work / "data", "1")
     dataset = cifar10.load_data(f"cifar10:{data}", seed=0)
     with chdir(args.work):
-        Path("ehdnas.toml").write_text(SETTINGS)
         asked = [*((factor, "gradient") for factor in FACTORS), (FACTORS[0], "random")]
         searches = {
             f"{method} at {factor} x": kept(

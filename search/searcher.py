@@ -32,6 +32,7 @@ from ehdnas.search.unrolled import unrolled_slopes
 
 _WARM_UP = 0.3  # of the epochs train weights alone, so that early luck decides nothing
 _HARDWARE_SAMPLES = 4  # architectures a step that the predictor sees; it costs next to nothing
+_SHARPER = 5.0  # what their logits are multiplied by
 
 
 Batch = tuple[Tensor, Tensor]
@@ -196,7 +197,7 @@ class Searcher:
         figures: dict[str, float | Tensor] = {}
         hardware = []
         if moved.constraints is not None:  # by the CPU, while a GPU is still at the weights
-            term, told = moved.hardware(self._hardware_gates(moved, gates))
+            term, told = moved.hardware(self._hardware_gates(moved))
             hardware.append(term)
             figures |= told
         slopes, seen = self._slopes(gates.detach().requires_grad_(), (images, labels), ahead)
@@ -223,11 +224,16 @@ class Searcher:
         """The distribution that this step moves: each in turn, so that several take no longer than one."""
         return self.distributions[self.loop.done % len(self.distributions)]
 
-    def _hardware_gates(self, moved: Distribution, gates: Tensor) -> Tensor:
-        """Return gates [samples, slots, choices] of architectures as the predictor knows them, one-hot."""
-        space, distribution = self.task.space, self.relaxation.distribution(moved.logits)
-        drawn = [gates] if self.task.recipe.relaxation == "single" else []
-        return torch.stack(drawn + [space.relax(distribution) for _ in range(_HARDWARE_SAMPLES - len(drawn))])
+    def _hardware_gates(self, moved: Distribution) -> Tensor:
+        """Return gates [samples, slots, choices] of architectures as the predictor knows them, one-hot.
+
+        They are drawn from a sharper distribution than the one that explores: it is the network chosen in the
+        end that is to meet the budget. Were it the mean of what is explored, a distribution that is undecided
+        about anything would have to prefer the fastest choice everywhere, and its likeliest network would be
+        far faster than was asked.
+        """
+        sharper = _SHARPER * self.relaxation.distribution(moved.logits)
+        return torch.stack([self.task.space.relax(sharper) for _ in range(_HARDWARE_SAMPLES)])
 
     def _slopes(self, gates: Tensor, batch: Batch, ahead: Batch | None) -> tuple[Tensor, Tensor]:
         """Return (the gradient [slots, choices] of a batch's loss towards gates, [loss, accuracy])."""
