@@ -19,7 +19,7 @@ bench/results/predictor.json; `--no-write` or anything that restricts it does no
 
 A table of one's own has a column `arch` (NAS-Bench-201's strings) or `op_idx` (JSON lists of choice indices,
 of which no graph or cost is known) and a column of positive values; see bench/predictor_tables.py. With
---json one JSON object is all that is printed.
+--json one JSON object is all that is printed, with standard errors where there are two seeds or more.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ COVERAGE_SEEDS = 30
 MOST_SEEDS = 1000
 FIGURES = ("spearman", "kendall", "within10", "mape", "coverage90", "seconds")
 PAIRED = ("spearman", "within10")
+WITH_ERRORS = ("spearman", "within10", "mape")
 Samples = tuple[Tensor, Tensor]  # gates [n, slots, choices], values [n]
 Trial = dict[str, dict[str, float]]  # by method, its figures on one split
 
@@ -153,6 +154,9 @@ def methods_for(asked: str | None, facts: SpaceFacts, op_times: bool = False) ->
 def compare_table(arguments: argparse.Namespace) -> None:
     table = read_table(arguments.table, arguments.target)
     require_enough(table, arguments.n, str(arguments.table))
+    if table.repeated:
+        networks, median = ("networks", "their median") if table.repeated > 1 else ("network", "its median")
+        print(f"{table.repeated} repeated {networks} merged by {median}", file=sys.stderr)
     methods = methods_for(arguments.methods, table.facts)
     jobs = [Job(arguments.target, n, seed) for n in arguments.n for seed in range(arguments.seeds)]
     found = trials(arguments.table, jobs, methods, arguments.jobs)
@@ -161,7 +165,11 @@ def compare_table(arguments: argparse.Namespace) -> None:
         for n, of_seeds in per_n.items():
             show(f"{arguments.target}, n = {n}, {arguments.seeds} seeds", of_seeds)
         return
-    rows = [{"n": n, **row} for n, of_seeds in per_n.items() for row in summary(of_seeds)]
+    rows = [
+        {"n": n, **row, **errors(of_seeds, row["method"])}
+        for n, of_seeds in per_n.items()
+        for row in summary(of_seeds)
+    ]
     about = {"table": str(arguments.table), "target": arguments.target, "seeds": arguments.seeds}
     many = list(arguments.n) if len(arguments.n) > 1 else arguments.n[0]
     print(json.dumps(finite({**about, "n": many, "rows": rows}), allow_nan=False))
@@ -295,6 +303,16 @@ def summary(of_seeds: list[Trial]) -> list[dict[str, Any]]:
         {"method": name, **{of: float(np.mean([trial[name][of] for trial in of_seeds])) for of in FIGURES}}
         for name in of_seeds[0]
     ]
+
+
+def errors(of_seeds: list[Trial], name: str) -> dict[str, float]:
+    """Return the standard errors of a method's means over the seeds; none of a single seed."""
+    if len(of_seeds) < 2:
+        return {}
+    return {
+        f"{of}_error": float(np.std([trial[name][of] for trial in of_seeds], ddof=1) / len(of_seeds) ** 0.5)
+        for of in WITH_ERRORS
+    }
 
 
 def paired(of_seeds: list[Trial]) -> dict[str, dict[str, tuple[float, float]]]:

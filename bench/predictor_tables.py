@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import json
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ehdnas.core.errors import UsageError
+from ehdnas.core.csv_file import csv_rows
+from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.text import nearest
 from ehdnas.search.predictor.base import MIN_SAMPLES
 from ehdnas.search.predictor.facts import SpaceFacts, facts_of
@@ -37,6 +37,7 @@ class Table:
     """Networks and one value each.
 
     `chosen` [rows, slots] holds each slot's choice, `values` [rows] what was measured, all positive.
+    `repeated` is how many networks the file has more than once.
     """
 
     space: str
@@ -44,6 +45,7 @@ class Table:
     facts: SpaceFacts
     chosen: np.ndarray
     values: np.ndarray
+    repeated: int = 0
 
     @property
     def slots(self) -> int:
@@ -64,7 +66,7 @@ def read_table(path: Path, target: str) -> Table:
     median of its values, or it could be fitted to and judged on.
 
     Raises:
-        UsageError: what cannot be right in the file; rows are named by their line, the header's is 1.
+        UsageError: what cannot be right in the file; rows are counted as a spreadsheet does.
     """
     header, rows = read_rows(path)
     kind = _kind(path, header)
@@ -87,16 +89,21 @@ def read_table(path: Path, target: str) -> Table:
     return _checked(path, target, Table(space.name, space.choices, facts, *_once(chosen, values[kept])))
 
 
-def _once(chosen: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each network [n, slots] once, in the order of the table, with the median of its values [n]."""
+def _once(chosen: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return each network [n, slots] once, in the order of the table, with the median of its values [n].
+
+    The last is how many of them the table has more than once.
+    """
     if not len(chosen):
-        return chosen, values
-    _, first, of = np.unique(chosen, axis=0, return_index=True, return_inverse=True)
+        return chosen, values, 0
+    _, first, of, times = np.unique(
+        chosen, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
     if len(first) == len(chosen):
-        return chosen, values
+        return chosen, values, 0
     medians = np.array([np.median(values[of.ravel() == network]) for network in range(len(first))])
     order = np.argsort(first)
-    return chosen[first[order]], medians[order]
+    return chosen[first[order]], medians[order], int((times > 1).sum())
 
 
 def require_enough(table: Table, counts: Sequence[int], where: str) -> None:
@@ -112,7 +119,7 @@ def require_enough(table: Table, counts: Sequence[int], where: str) -> None:
 
 
 def read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header, and every row with the number of its line.
+    """Return the header, and every row with its number as a spreadsheet counts.
 
     Raises:
         UsageError: the file cannot be read, is too large, or is no table.
@@ -120,27 +127,19 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise UsageError(f"{path}: more than {_MAX_BYTES // 2**20} MB; give a smaller table")
-        return _split(path, csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such file") from error
-    except (OSError, EOFError, zlib.error, UnicodeError, csv.Error, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as a CSV table: {error}") from error
-
-
-def _split(path: Path, reader: Iterator[list[str]]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    header = [name.strip() for name in next(reader, [])]
-    if not header:
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    if len(data) > _MAX_BYTES:
+        raise UsageError(f"{path}: more than {_MAX_BYTES // 2**20} MB; give a smaller table")
+    try:
+        rows = list(csv_rows(io.BytesIO(data), str(path)))
+    except DataError as error:
+        raise UsageError(str(error)) from error
+    if not rows:
         raise UsageError(f"{path} is empty; the first line names the columns")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise UsageError(f"{path} has more than one column '{twice[0][:60]}'")
-    rows = [(reader.line_num, row) for row in reader if row]
-    for number, row in rows:
-        if len(row) != len(header):
-            raise UsageError(f"{path}, row {number}: {len(row)} fields; the header has {len(header)}")
-    return header, rows
+    return rows[0][1], rows[1:]
 
 
 def _kind(path: Path, header: list[str]) -> str:
@@ -157,9 +156,13 @@ def _kind(path: Path, header: list[str]) -> str:
 def _values(path: Path, target: str, texts: list[tuple[int, str]]) -> np.ndarray:
     values = [_number(text) for _, text in texts]
     low, high = _RANGE
-    bad = [number for (number, _), value in zip(texts, values, strict=True) if not low <= value <= high]
+    bad = [
+        f"{number} ('{text[:40]}')"
+        for (number, text), value in zip(texts, values, strict=True)
+        if not low <= value <= high
+    ]
     if bad:
-        rows = ", ".join(map(str, bad[:_FEW])) + (f" and {len(bad) - _FEW} more" if len(bad) > _FEW else "")
+        rows = ", ".join(bad[:_FEW]) + (f" and {len(bad) - _FEW} more" if len(bad) > _FEW else "")
         raise UsageError(
             f"{path}, column '{target[:60]}': no positive number in row {rows}; correct it or leave it empty"
         )

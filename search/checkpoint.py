@@ -15,6 +15,7 @@ from ehdnas.core.errors import DataError
 from ehdnas.core.files import atomic_path, sha256
 
 State = dict[str, Any]
+_MODEL = "model."
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
@@ -77,15 +78,19 @@ def restore_module(module: torch.nn.Module, tensors: dict[str, Tensor], where: P
     Raises:
         DataError: they belong to another network.
     """
-    own = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     try:
-        module.load_state_dict(own)
+        module.load_state_dict(tensors_of_module(tensors))
     except RuntimeError as error:
         raise DataError(
             f"{where} holds the weights of another network: {str(error).splitlines()[-1]}"
         ) from error
 
 
+def tensors_of_module(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return those of a file's tensors that are a module's, by their names within it."""
+    return {name.removeprefix(_MODEL): one for name, one in tensors.items() if name.startswith(_MODEL)}
+
+
 def module_tensors(module: torch.nn.Module) -> dict[str, Tensor]:
     """Return a module's parameters and buffers under names `model.*`."""
-    return {f"model.{name}": value for name, value in module.state_dict().items()}
+    return {f"{_MODEL}{name}": value for name, value in module.state_dict().items()}

@@ -24,6 +24,20 @@ GRADIENT, GUIDED = "gradient", "guided"
 TRANSFER_AUTO, TRANSFER_NONE = "auto", "none"
 """What `transfer` says besides the name of a device."""
 _FEWEST_SAMPLES = 10
+_PLAIN = (
+    ("Value error, ", ""),
+    ("Input should be less than or equal to ", "must be at most "),
+    ("Input should be less than ", "must be under "),
+    ("Input should be greater than or equal to ", "must be at least "),
+    ("Input should be greater than ", "must be over "),
+    ("Input should be a valid integer.*", "must be a whole number"),
+    ("Input should be a valid number.*", "must be a number"),
+    ("Input should be a valid boolean.*", "must be true or false"),
+    ("Input should be a valid string.*", "must be a text"),
+    ("String should have at least 1 character", "must not be empty"),
+    ("Input should ", "must "),
+)
+"""What the validator's messages begin with, and what is said instead; the first that fits."""
 
 
 class Settings(BaseModel):
@@ -195,4 +209,12 @@ def _check(origin: str, key: str, value: Any) -> None:
     try:
         Settings(**{key: value})
     except ValidationError as error:
-        raise UsageError(f"{where}: {error.errors()[0]['msg']}, not {value!r}") from error
+        raise UsageError(f"{where}: {_plain(error.errors()[0]['msg'])}, not {value!r}") from error
+
+
+def _plain(message: str) -> str:
+    """Return what the validator says in words of everyday."""
+    for theirs, ours in _PLAIN:
+        if re.match(theirs, message):
+            return re.sub(theirs, ours, message, count=1)
+    return message

@@ -59,18 +59,20 @@ def export(store: MeasurementStore, path: Path, device: str | None = None, raw: 
         ) from error
 
 
-def read_exchange(path: Path, origin: str = "") -> Iterator[tuple[str, ...]]:
-    """Yield the rows of an exported file, checked, by the columns of `ROW`.
+def read_exchange(path: Path, origin: str = "") -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield the rows of an exported file, checked, by the columns of `ROW`, each with its number in the file.
 
     Raises:
         DataError: something in it cannot be right; the message names row and column, as a spreadsheet does.
         UsageError: another suffix, or a Parquet file where pyarrow is not installed.
     """
     require_suffix(path)
-    for number, cells in enumerate(read_table(path), FIRST_ROW):
-        if number == FIRST_ROW:
+    checked = False
+    for number, cells in read_table(path):
+        if not checked:
             check_columns(cells, f"{path}, row {FIRST_ROW - 1}")
-        yield parse_row(cells, f"{path}, row {number}", origin)
+            checked = True
+        yield number, parse_row(cells, f"{path}, row {number}", origin)
 
 
 def import_(
@@ -91,9 +93,10 @@ def import_(
 
     def counted() -> Iterator[tuple[str, ...]]:
         nonlocal count
-        for count, row in enumerate(read_exchange(path, origin), 1):
+        for number, row in read_exchange(path, origin):
+            count += 1
             if check is not None:
-                _check(check, row, f"{path}, row {count + FIRST_ROW - 1}")
+                _check(check, row, f"{path}, row {number}")
             yield row
 
     with store.transaction() as connection:

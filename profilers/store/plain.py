@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,21 @@ from ehdnas.core.text import nearest
 from ehdnas.profilers.store.exchange import MERGE, require_origin, require_suffix
 from ehdnas.profilers.store.exchange_row import LEAST, MOST
 from ehdnas.profilers.store.store import Key, MeasurementStore, as_row
-from ehdnas.profilers.store.table_files import FIRST_ROW, Cell, read_table
+from ehdnas.profilers.store.table_files import Cell, read_table
 
 ARCHITECTURE = ("arch", "genotype", "architecture", "subject", "op_idx")
 """The columns that may name a row's network; the first of these that a table has does."""
 _MEND = "correct it or leave it empty; nothing was imported"
+_SHOWN = 120  # letters of a network that is left out: those of NAS-Bench-201's strings
 FLAG = "imported (how it was measured is not known)"
 
 
 @dataclass(frozen=True)
 class Column:
-    """Where a metric is: in the column `name`, in the metric's unit, or in percent where that is said."""
+    """Where a metric is: in the column `name`, in the metric's unit, or in percent where that is said.
+
+    A `name` that ends in % is a column of that very name, or else the column without it.
+    """
 
     metric: str
     name: str
@@ -46,23 +50,31 @@ class Target:
 
 @dataclass
 class PlainTable:
-    """A table that was read: metrics by subject, and how many rows had no figure or no valid network."""
+    """A table that was read: metrics by subject, and how many rows had no figure or no valid network.
+
+    `columns` says by metric where it was found; `first_invalid` is row and text of the first invalid network.
+    """
 
     name: str
-    columns: dict[str, str]
+    columns: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     empty: int = 0
     invalid: int = 0
+    first_invalid: str | None = None
 
 
 @dataclass(frozen=True)
 class Imported:
-    """How many rows were added, were there before, had no figure, or named no valid network."""
+    """How many rows were added, were there before, had no figure, or named no valid network.
+
+    `first_invalid` is row and text of the first that is not valid.
+    """
 
     added: int
     known: int
     empty: int
     invalid: int
+    first_invalid: str | None = None
 
 
 def read_plain(path: Path, columns: list[Column], subject_of: Callable[[str], str | None]) -> PlainTable:
@@ -77,17 +89,20 @@ def read_plain(path: Path, columns: list[Column], subject_of: Callable[[str], st
         UsageError: another suffix, or no such column.
     """
     require_suffix(path)
-    table = PlainTable(path.name, {column.metric: column.name for column in columns})
+    table = PlainTable(path.name)
     first: dict[str, int] = {}
-    number = FIRST_ROW - 1
-    for number, cells in enumerate(read_table(path), FIRST_ROW):
+    found: list[Column] | None = None
+    for number, cells in read_table(path):
         where = f"{path}, row {number}"
-        if number == FIRST_ROW:
-            _require_columns(cells, columns, path)
-        metrics = _metrics(cells, columns, where)
-        subject = _subject(cells, subject_of, where)
+        if found is None:
+            found = _found(columns, cells, path)
+            table.columns = {column.metric: column.name for column in found}
+        metrics = _metrics(cells, found, where)
+        text = _text(cells, where)
+        subject = _subject(text, cells, subject_of, where)
         if subject is None:
             table.invalid += 1
+            table.first_invalid = table.first_invalid or f"row {number}, {' '.join(text.split())[:_SHOWN]}"
         elif not metrics:
             table.empty += 1
         elif subject in first:
@@ -95,7 +110,7 @@ def read_plain(path: Path, columns: list[Column], subject_of: Callable[[str], st
         else:
             first[subject] = number
             table.metrics[subject] = metrics
-    if number < FIRST_ROW:
+    if found is None:
         raise DataError(f"{path} holds no rows; nothing was imported")
     return table
 
@@ -121,7 +136,7 @@ def add_plain(store: MeasurementStore, table: PlainTable, target: Target, origin
         before = connection.total_changes
         connection.executemany(MERGE, rows)
         added = connection.total_changes - before
-    return Imported(added, len(rows) - added, table.empty, table.invalid)
+    return Imported(added, len(rows) - added, table.empty, table.invalid, table.first_invalid)
 
 
 def _row(
@@ -140,27 +155,45 @@ def _row(
     return (*as_row(key, measurement)[:-2], origin, uid)
 
 
-def _require_columns(cells: Mapping[str, Cell], columns: list[Column], path: Path) -> None:
+def _found(columns: list[Column], cells: Mapping[str, Cell], path: Path) -> list[Column]:
+    """Return the columns by the names that they have in the table."""
     known = [name for name in cells if name]
+    found = []
     for column in columns:
-        if column.name not in cells:
-            raise UsageError(f"{path} has no column '{column.name[:60]}'{nearest(column.name, known)}")
+        bare = column.name.removesuffix("%").strip() if column.percent else column.name
+        name = next((name for name in (column.name, bare) if name in cells), None)
+        if name is None:
+            raise UsageError(f"{path} has no column '{bare[:60]}'{nearest(bare, known)}")
+        found.append(replace(column, name=name))
     if not any(name in cells for name in ARCHITECTURE):
         raise UsageError(
             f"{path} has no column that names the networks; call it one of {', '.join(ARCHITECTURE)}"
         )
+    return found
 
 
-def _subject(cells: Mapping[str, Cell], subject_of: Callable[[str], str | None], where: str) -> str | None:
-    name = next(name for name in ARCHITECTURE if name in cells)
+def _text(cells: Mapping[str, Cell], where: str) -> str:
+    """Return the text that names a row's network."""
+    name = _naming(cells)
     value = cells[name]
     text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
-    if not text:
+    if not text.strip():
         raise DataError(f"{where}, column '{name}': is empty; nothing was imported")
+    return text
+
+
+def _subject(
+    text: str, cells: Mapping[str, Cell], subject_of: Callable[[str], str | None], where: str
+) -> str | None:
     try:
         return subject_of(text)
     except EhdnasError as error:
-        raise DataError(f"{where}, column '{name}': {error}; nothing was imported") from error
+        raise DataError(f"{where}, column '{_naming(cells)}': {error}; nothing was imported") from error
+
+
+def _naming(cells: Mapping[str, Cell]) -> str:
+    """Return the column that names the networks."""
+    return next(name for name in ARCHITECTURE if name in cells)
 
 
 def _metrics(cells: Mapping[str, Cell], columns: list[Column], where: str) -> dict[str, float]:
@@ -168,8 +201,12 @@ def _metrics(cells: Mapping[str, Cell], columns: list[Column], where: str) -> di
     return {
         column.metric: _number(cells[column.name], column, f"{where}, column '{column.name[:60]}'")
         for column in columns
-        if cells[column.name] is not None
+        if not _is_blank(cells[column.name])
     }
+
+
+def _is_blank(cell: Cell) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
 def _number(cell: Cell, column: Column, where: str) -> float:

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ehdnas.core.csv_file import csv_rows, require_single
 from ehdnas.core.errors import DataError, EhdnasError, UsageError
 from ehdnas.core.files import atomic_path
 
@@ -16,7 +17,6 @@ Cell = str | float | int | None
 FIRST_ROW = 2
 """The number of the first row of data, as a spreadsheet counts: the columns' names are row 1."""
 
-_MOST_LETTERS = 32 * 2**20
 _AT_ONCE = 500
 # A spreadsheet takes a text that begins so for a formula, and runs it; behind an apostrophe it is a text.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
@@ -37,8 +37,10 @@ def write_table(path: Path, columns: dict[str, type], rows: Iterable[Sequence[Ce
         return _write_csv(temporary, columns, rows)
 
 
-def read_table(path: Path) -> Iterator[dict[str, Cell]]:
-    """Yield a file's rows by column name; all cells of a CSV file are texts, and an empty one is None.
+def read_table(path: Path) -> Iterator[tuple[int, dict[str, Cell]]]:
+    """Yield a file's rows by column name, each with its number as a spreadsheet counts.
+
+    All cells of a CSV file are texts, and an empty one is None.
 
     Raises:
         DataError: the file is absent, damaged or no table, or names a column twice.
@@ -47,7 +49,7 @@ def read_table(path: Path) -> Iterator[dict[str, Cell]]:
     if not path.is_file():
         raise DataError(f"{path} is not a file; give a .csv or .parquet file that `export` wrote")
     parquet = _parquet() if path.suffix == ".parquet" else None
-    return _read_csv(path) if parquet is None else _read_parquet(parquet, path)
+    return _read_csv(path) if parquet is None else enumerate(_read_parquet(parquet, path), FIRST_ROW)
 
 
 def _write_csv(path: Path, columns: Iterable[str], rows: Iterable[Sequence[Cell]]) -> int:
@@ -65,30 +67,16 @@ def _guarded(cell: Cell) -> Cell:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
-def _read_csv(path: Path) -> Iterator[dict[str, Cell]]:
-    before = csv.field_size_limit(_MOST_LETTERS)
+def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Cell]]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
-            columns = next(reader, [])
-            _refuse_doubles(path, columns)
-            for number, cells in enumerate(reader, FIRST_ROW):
-                if len(cells) != len(columns):
-                    told = f"{len(cells)} cells where there are {len(columns)} columns"
-                    raise DataError(f"{path}, row {number}: {told}; export it again")
-                yield dict(zip(columns, (cell.removeprefix("'") or None for cell in cells), strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no CSV file in UTF-8 ({error}); export it again") from error
+        with path.open("rb") as file:
+            rows = csv_rows(file, str(path))
+            _, columns = next(rows, (0, []))
+            for number, cells in rows:
+                texts = (cell.removeprefix("'") or None for cell in cells)
+                yield number, dict(zip(columns, texts, strict=True))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    finally:
-        csv.field_size_limit(before)
-
-
-def _refuse_doubles(path: Path, columns: list[str]) -> None:
-    for column in columns:
-        if columns.count(column) > 1:
-            raise DataError(f"{path} has two columns '{column[:100]}'; export it again")
 
 
 def _parquet() -> Any:
@@ -119,7 +107,7 @@ def _read_parquet(parquet: Any, path: Path) -> Iterator[dict[str, Cell]]:
     arrow = importlib.import_module("pyarrow")
     try:
         with parquet.ParquetFile(path) as file:
-            _refuse_doubles(path, file.schema_arrow.names)
+            require_single(file.schema_arrow.names, str(path))
             for batch in file.iter_batches(_AT_ONCE):
                 yield from batch.to_pylist()
     except (arrow.ArrowException, UnicodeDecodeError) as error:

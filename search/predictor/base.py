@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -14,7 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ehdnas.core.errors import DataError, UsageError
-from ehdnas.search.checkpoint import load_checkpoint, module_tensors, restore_module, save_checkpoint
+from ehdnas.search.checkpoint import (
+    load_checkpoint,
+    module_tensors,
+    restore_module,
+    save_checkpoint,
+    tensors_of_module,
+)
 from ehdnas.search.predictor.facts import SpaceFacts
 from ehdnas.search.predictor.quality import Quality, quality_of
 
@@ -183,12 +188,12 @@ class Predictor(nn.Module, ABC):
         self.residuals = torch.zeros_like(residuals)
 
     def _require_numbers(self, tensors: dict[str, Tensor]) -> None:
-        """Raise ValueError where a file's tensors, by their names, are of other kinds or not finite."""
+        """Raise ValueError where a file's tensors, by name, are others, of other kinds or not finite."""
+        if tensors.keys() != self.state_dict().keys():
+            raise ValueError("its parts are not those of such a predictor")
         for name, own in self.state_dict().items():
-            if name not in tensors:
-                continue  # the message that it is missing comes with loading
             if tensors[name].shape != own.shape or tensors[name].dtype != own.dtype:
-                raise ValueError(f"its {name} is no {own.dtype} of {tuple(own.shape)}")
+                raise ValueError(f"its {name} is of another size or kind")
             if not bool(tensors[name].isfinite().all()):
                 raise ValueError(f"its {name} is not finite")
 
@@ -199,23 +204,30 @@ class Predictor(nn.Module, ABC):
             DataError: the file is damaged, of another format, or fitted with other facts.
             UsageError: it is a predictor of another space, shape, device or metric.
         """
-        tensors, told = load_checkpoint(path)
+        try:
+            tensors, told = load_checkpoint(path)
+        except DataError as error:  # which advises on checkpoints of a training; a predictor is fitted again
+            raise DataError(f"{path} is not a whole checkpoint of ehdnas") from error
         meta: Any = told  # whatever JSON is in the file
         found = meta.get("format") if isinstance(meta, dict) else None
         if found != FORMAT:
-            raise DataError(f"{path} is of format {found}, not {FORMAT}; profile the device again")
-        theirs = meta.get("identity", {})
-        if theirs != asdict(self.identity):
-            raise UsageError(
-                f"{path} is a predictor for {json.dumps(theirs)}; profile the device for this one"
-            )
+            raise DataError(f"{path} is of format {found if type(found) is int else 'unknown'}, not {FORMAT}")
+        self._require_same(path, meta.get("identity"))
         if meta.get("facts") != self.facts.digest:
-            raise DataError(f"{path} was fitted with other costs of the operations; profile the device again")
+            raise DataError(f"{path} was fitted with other costs of the operations")
+        own = tensors_of_module(tensors)
         try:
             self.quality = None if meta["quality"] is None else Quality.told(meta["quality"])
-            own = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
             self.shapes(own, meta["extra"])
             self._require_numbers(own)
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path} is damaged ({error}); profile the device again") from error
+            reason = error if isinstance(error, ValueError) else "a part is missing or of another kind"
+            raise DataError(f"{path} is damaged: {reason}") from error
         restore_module(self, tensors, path)
+
+    def _require_same(self, path: Path, theirs: Any) -> None:
+        """Raise UsageError, naming what differs first, where a file's predictor is for something else."""
+        told = theirs if isinstance(theirs, dict) else {}
+        for name, own in asdict(self.identity).items():
+            if told.get(name) != own:
+                raise UsageError(f"{path} is of another {name} than '{own}'")

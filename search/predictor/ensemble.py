@@ -153,7 +153,10 @@ class EnsemblePredictor(Predictor):
         super().shapes(tensors, extra)
         one = torch.zeros(1, self.identity.slots, self.identity.choices, dtype=torch.float64)
         widths = [features.values.shape[1] for features in self.seen(one)]
-        self.parts = [(str(scale), int(view)) for scale, view in extra["parts"]]
+        try:
+            self.parts = [(str(scale), int(view)) for scale, view in extra["parts"]]
+        except ValueError as error:
+            raise ValueError("its processes are no list of scales and views") from error
         if not self.parts or not all(0 <= view < len(widths) for _, view in self.parts):
             raise ValueError("it has no processes, or some without a view")
         members: list[nn.Module] = [

@@ -71,6 +71,8 @@ class Process(nn.Module):
         Raises:
             KeyError, ValueError: they are no process on such features.
         """
+        if tensors["support"].ndim != 2:
+            raise ValueError("its support is no table")
         samples, features = tensors["support"].shape
         # A file's [0, 10**12] takes no bytes: sizes are believed where there are as many numbers.
         if tensors["mean"].shape != (features,) or tensors["alpha"].shape != (samples, _SOLUTIONS):

@@ -69,7 +69,7 @@ def test_the_file_reads_back_and_belongs_to_one_device(fitted, tmp_path):
     assert again.margin(0.9) == fitted.margin(0.9)
     assert again.quality == fitted.quality
     other = EmbeddingPredictor(Identity(**{**vars(WHO), "device": "elsewhere"}))
-    with pytest.raises(UsageError, match="profile the device"):
+    with pytest.raises(UsageError, match="is of another device than 'elsewhere'"):
         other.restore(path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match="not a whole checkpoint"):

@@ -37,7 +37,7 @@ def test_what_was_scored_is_not_scored_again(tiny, ehdnas):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--method", "annealing"], "--method: Input should be 'gradient'"),
+        (["--method", "annealing"], "--method: must be 'gradient', "),
         (["--method", "guided"], "queries a table of accuracies, and 'ehdnas-generic' is none"),
         (["--queries", 50], "--queries counts accuracies asked of a table"),
         (["--queries", 50, "--method", "random"], "--queries counts accuracies asked of a table"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ehdnas.pipeline.devices import find_device
+from ehdnas.search.checkpoint import load_checkpoint, save_checkpoint
 from ehdnas.search.spaces.base import find_space
 
 SPACE = find_space("nasbench201")
@@ -153,8 +154,126 @@ def test_a_shape_that_cannot_be_and_a_name_that_is_taken_are_refused(project, eh
     taken = ehdnas("measurements", "import", path, *FLAGS, "--device", "pi4", *LATENCY)
     assert taken.code == 2 and "such as pi4-table" in taken.err
     assert ehdnas("measurements", "import", path, *FLAGS, *LATENCY).code == 0
-    other = ehdnas("measurements", "import", path, *OF, "--shape", "c16x6-3x32x32-10-cifar", *LATENCY)
+    smaller = ("measurements", "import", path, *OF, "--shape", "c16x6-3x32x32-10-cifar", *LATENCY)
+    other = ehdnas(*smaller)
     assert other.code == 2 and "a table of networks of shape c16x15" in other.err
+    assert "`ehdnas devices remove raspi4`" in other.err
+    assert ehdnas("devices", "remove", "raspi4").code == 0 and ehdnas(*smaller).code == 0
+
+
+def test_a_table_of_another_project_has_no_figures_in_this_one(project, ehdnas, table, monkeypatch):
+    """Devices are the user's and figures the project's, which takes a table of another shape and says so."""
+    ehdnas("measurements", "import", table(), *FLAGS, *LATENCY)
+    (project / "other").mkdir()
+    monkeypatch.chdir(project / "other")
+    (project / "other" / "ehdnas.toml").write_text("")
+    for command in (("predict", "RESNET"), ("profile",), ("search",)):
+        done = ehdnas(*command, *OF)
+        assert done.code == 2 and done.err.count("\n") == 1
+        assert "no figures of table 'raspi4' are in this project; import them with" in done.err
+        assert "measurements import FILE --device raspi4" in done.err and "ehdnas profile" not in done.err
+    smaller = (*OF, "--shape", "c16x6-3x32x32-10-cifar", *LATENCY)
+    done = ehdnas("measurements", "import", table(), *smaller)
+    assert done.code == 0, done.err
+    assert find_device("raspi4").options == {"shape": "c16x6-3x32x32-10-cifar"}
+    assert ehdnas("predict", "RESNET", *OF, "--predictor", "linear").code == 0
+    monkeypatch.chdir(project)
+    done = ehdnas("predict", "RESNET", *OF)
+    assert done.code == 2 and "import it again with --shape c16x15-3x32x32-10-cifar" in done.err
+    again = ehdnas("measurements", "import", table(), *FLAGS, *LATENCY)
+    assert again.code == 0 and ehdnas("predict", "RESNET", *OF, "--predictor", "linear").code == 0
+    assert ehdnas("measurements", "import", table(), *smaller).code == 2
+
+
+def test_the_title_tells_the_file_imported_last_unless_the_user_gave_one(project, ehdnas, table):
+    for name in ("mine.csv", "newer.csv"):
+        table().rename(project / name)
+        assert ehdnas("measurements", "import", project / name, *FLAGS, *LATENCY).code == 0
+        assert f"figures imported from {name}" in ehdnas("devices").out
+    ehdnas("devices", "set", "raspi4", "title=my board")
+    ehdnas("measurements", "import", table(), *FLAGS, *LATENCY)
+    assert find_device("raspi4").title == "my board"
+
+
+@pytest.mark.parametrize("header", ["acc", "acc%", " acc% ", "acc %"])
+def test_a_trailing_percent_is_of_the_column_or_of_its_very_name(project, ehdnas, table, header):
+    path = table([["RESNET", 50], ["102342", 75]], ("arch", header))
+    typed = "accuracy=acc %" if header == "acc %" else "accuracy=acc%"
+    assert ehdnas("measurements", "import", path, *FLAGS, "--column", typed).code == 0
+    assert ehdnas("measurements", "export", "out.csv").code == 0
+    with (project / "out.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [float(row["metric_accuracy"]) for row in rows] == [0.5, 0.75]
+    assert json.loads(rows[0]["passport"])["columns"] == {"accuracy": header.strip()}
+
+
+def test_where_both_columns_are_the_one_of_the_very_name_is_taken(project, ehdnas, table):
+    path = table([["RESNET", 0.2, 50]], ("arch", "acc", "acc%"))
+    assert ehdnas("measurements", "import", path, *FLAGS, "--column", "accuracy=acc%").code == 0
+    assert ehdnas("measurements", "export", "out.csv").code == 0
+    with (project / "out.csv").open() as stream:
+        assert float(next(csv.DictReader(stream))["metric_accuracy"]) == 0.5
+
+
+def test_a_size_that_a_table_does_not_have_is_refused(project, ehdnas, table):
+    ehdnas("measurements", "import", table(), *FLAGS, *LATENCY)
+    asked = ("predict", "RESNET", *OF, "--predictor", "linear")
+    for flag, number in (("--channels", 8), ("--cells", 9)):
+        done = ehdnas(*asked, flag, number)
+        assert done.code == 2 and done.err.count("\n") == 1
+        assert f"{flag} {number}: table 'raspi4' is of networks of shape c16x15" in done.err
+    assert ehdnas(*asked, "--channels", 16, "--cells", 15).code == 0
+    (project / "ehdnas.toml").write_text("channels = 4\ncells = 3\n")  # of the project's other devices
+    assert ehdnas(*asked).code == 0
+
+
+def test_blank_lines_and_blanks_around_names_are_passed_over(project, ehdnas, table):
+    path = table([["RESNET", " "], [], ["  "], ["102342", "fast"]], (" arch", "ms "))
+    done = ehdnas("measurements", "import", path, *FLAGS, *LATENCY)
+    assert done.code == 1 and "row 5, column 'ms': 'fast' is no number" in done.err
+    path.write_text(path.read_text().replace("fast", "5"))
+    said = json.loads(ehdnas("measurements", "import", path, *FLAGS, *LATENCY, "--json").out)
+    assert (said["added"], said["empty"]) == (1, 1)
+
+
+def test_the_summary_names_the_first_network_left_out_and_what_comes_next(project, ehdnas, table):
+    path = table([["RESNET", 5], ["000000", 3], ["000001", 3]], ("genotype", "ms"))
+    out = ehdnas("measurements", "import", path, *FLAGS, *LATENCY).out
+    assert "2 of networks that are not valid, the first of them row 3, 000000" in out
+    assert "ehdnas predict GENOTYPE --device raspi4 --space nasbench201" in out and "profile" not in out
+
+
+def test_a_table_of_another_space_is_hinted_at(project, ehdnas, table):
+    ehdnas("measurements", "import", table(), *FLAGS, *LATENCY)
+    for genotype, says in (("RESNET", "not a DARTS genotype"), ("DARTS_V2", "nothing is stored of 'darts'")):
+        done = ehdnas("predict", genotype, "--device", "raspi4")
+        assert done.code == 2 and says in done.err and "add --space nasbench201" in done.err
+        assert done.err.count("\n") == 1
+    assert "--space nasbench201" not in ehdnas("predict", "RESNET", "--device", "local").err
+
+
+def test_a_stored_predictor_that_is_damaged_is_one_line_and_fitted_again(project, ehdnas, table):
+    ehdnas("measurements", "import", table(), *FLAGS, *LATENCY)
+    asked = ("predict", "RESNET", *OF, "--predictor", "linear", "--json")
+    before = ehdnas(*asked)
+    assert "coverage90" not in json.loads(before.out)["held_out"]
+    (path,) = (project / ".ehdnas" / "predictors").glob("*.safetensors")
+    tensors, meta = load_checkpoint(path)
+    identity = {**meta["identity"], "space": "darts"}
+    for change, says in (
+        ({"quality": [1]}, "is damaged: a part is missing or of another kind"),
+        ({"identity": identity}, "is of another space than 'nasbench201'"),
+        ({"format": 1}, "is of format 1, not"),
+        (None, "is not a whole checkpoint of ehdnas"),
+    ):
+        save_checkpoint(path, tensors, {**meta, **(change or {})})
+        if change is None:
+            path.write_bytes(path.read_bytes()[:200])
+        done = ehdnas(*asked)
+        warning, _fitting = done.err.splitlines()
+        assert warning == f"predictor: {path} {warning.split('.safetensors ')[1]}" and says in warning
+        assert warning.endswith("; fitting it again") and warning.count(";") == 1
+        assert done.code == 0 and json.loads(done.out) == json.loads(before.out)
 
 
 def test_real_latencies_are_imported_and_predicted_from(project, ehdnas):

@@ -64,7 +64,8 @@ def import_(
     origin: Annotated[str, typer.Option(help="Where they come from; the file's name by default.")] = "",
     column: Annotated[
         list[str] | None,
-        typer.Option(help="Of a table of your own: a metric's column; for percent, accuracy=COLUMN%.",
+        typer.Option(help="Of a table of your own: a metric's column; a trailing % means in per cent, as in "
+                     "accuracy=COLUMN%.",
                      metavar="METRIC=COLUMN"),
     ] = None,
     device: Annotated[
@@ -110,12 +111,14 @@ def _import_table(
     if json:
         emit_json("measurements", {"file": str(file), "device": device, **asdict(done)})
         return
+    first = f", the first of them {done.first_invalid}" if done.first_invalid else ""
     emit_pairs({
         "device": f"{device} (a table; how its figures were measured is not known)",
         "added": f"{done.added} networks",
         "known before": str(done.known),
-        "left out": f"{done.empty} rows without a figure, {done.invalid} of networks that are not valid",
-        "next": f"ehdnas profile --device {device} --space {context.space.name}",
+        "left out": f"{done.empty} rows without a figure, {done.invalid} of networks that are not valid"
+                    f"{first}",
+        "next": f"ehdnas predict GENOTYPE --device {device} --space {context.space.name}",
     })  # fmt: skip
 
 

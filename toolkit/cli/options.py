@@ -111,7 +111,8 @@ def make_context(flags: dict[str, Any], run: Run | None = None, of: str = "run")
     from ehdnas.cli.output import Screen
     from ehdnas.pipeline.context import Context
 
-    return Context(loaded.settings, workspace, Screen())
+    given = frozenset(name for name, value in flags.items() if value is not None)
+    return Context(loaded.settings, workspace, Screen(), given)
 
 
 def find_run(name: str | None, needed: str) -> Run:

@@ -24,8 +24,14 @@ _OF_OPERATIONS = "op-sum"
 
 
 def figures_of(quality: Quality) -> dict[str, Any]:
-    """Return the figures of merit as JSON-able data, without the values of every network."""
-    return {key: value for key, value in asdict(quality).items() if key not in ("predicted", "measured")}
+    """Return the figures of merit as JSON-able data, without the values of every network.
+
+    `coverage90` is there only where it is known. Of a fit it is not: its interval comes from the very errors
+    on networks left out that it would be judged by.
+    """
+    figures = asdict(quality)
+    unknown = ["coverage90"] if quality.coverage90 is None else []
+    return {key: figures[key] for key in figures if key not in ("predicted", "measured", *unknown)}
 
 
 def baselines_of(context: Context, records: Records, predictor: Predictor) -> list[dict[str, Any]]:

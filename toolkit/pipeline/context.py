@@ -36,11 +36,15 @@ _IMAGENET_STEM_FROM = 128
 
 @dataclass(frozen=True)
 class Context:
-    """Settings, workspace and reporter, with what is derived from them made once, when first asked for."""
+    """Settings, workspace and reporter, with what is derived from them made once, when first asked for.
+
+    `flags` are the settings that were given as flags of the command.
+    """
 
     settings: Settings
     workspace: Workspace
     reporter: Reporter
+    flags: frozenset[str] = frozenset()
     said: set[str] = field(default_factory=set)
 
     @cached_property
@@ -72,8 +76,13 @@ class Context:
 
     @cached_property
     def shape(self) -> NetworkShape:
-        """The size of the networks: that of an imported table's, else as set, else what suits the data."""
+        """The size of the networks: that of an imported table's, else as set, else what suits the data.
+
+        Raises:
+            UsageError: the space has no networks of that size, or a flag asks a table for another one.
+        """
         if (tabled := self._tabled_shape()) is not None:
+            self._require_size(tabled)
             return tabled
         image = self.dataset.image_shape
         channels, cells = {**_SIZES, **self.space.sizes}[self.usual]
@@ -200,6 +209,16 @@ class Context:
             if device.kind == TABLE:
                 return shape_of_table(device)
         return None
+
+    def _require_size(self, tabled: NetworkShape) -> None:
+        """Raise UsageError where a flag says another size; what files say may be for other devices."""
+        for flag, has in (("channels", tabled.channels), ("cells", tabled.cells)):
+            asked = getattr(self.settings, flag)
+            if flag in self.flags and asked != has:
+                raise UsageError(
+                    f"--{flag} {asked}: table '{self.device.name}' is of networks of shape {tabled}; leave "
+                    f"--{flag} out, or choose another device"
+                )
 
     def _only_profiled(self) -> str | None:
         # After the device's own name, which may have dashes: space, shape, metric and conditions.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ehdnas.pipeline.conditions import TABLE
 from ehdnas.profilers.devices import builtin_devices
 
 _HOSTLESS = ("local", "e2e_perf")
+_FROM = "figures imported from "  # how the titles of tables begin
 
 
 def user_devices() -> Path:
@@ -87,27 +88,37 @@ def add_board(name: str, family: str, assignments: list[str]) -> Device:
     return _add_own(name, {"board_of": find_device(family).name}, assignments)
 
 
-def table_device(name: str, shape: str, title: str) -> Device:
-    """Return the device that a table's figures are kept under; it is added where there is none yet.
+def table_device(name: str, shape: str, source: str, held: Iterable[str]) -> Device:
+    """Return the device that a table's figures are kept under, by its file; it is added where there is none.
+
+    Devices are the user's, figures are a project's: where a project has none of another shape, the device
+    becomes one of networks of this shape.
+
+    Args:
+        source: the name of the file that the figures come from, which the device's title tells.
+        held: the shapes of networks whose figures the project has under this name.
 
     Raises:
         UsageError: a device that is measured has this name, or one whose networks are of another shape.
     """
-    if name in device_files():
-        device = find_device(name)
-        if device.kind != TABLE:
-            raise UsageError(
-                f"device '{name}' is measured, and how a table's figures were taken is not known; so that "
-                f"the two are never mixed, give the table a name of its own, such as {name}-table"
-            )
-        if device.options.get("shape") != shape:
-            raise UsageError(
-                f"device '{name}' is a table of networks of shape {device.options.get('shape')}; give those "
-                "of another a device of their own"
-            )
-        return device
-    table = {"kind": TABLE, "title": title, "precision": "unknown", "options": {"shape": shape}}
-    return _add_own(name, table, [])
+    title = f"{_FROM}{source}"
+    if name not in device_files():
+        table = {"kind": TABLE, "title": title, "precision": "unknown", "options": {"shape": shape}}
+        return _add_own(name, table, [])
+    device = find_device(name)
+    if device.kind != TABLE:
+        raise UsageError(
+            f"device '{name}' is measured, and how a table's figures were taken is not known; so that "
+            f"the two are never mixed, give the table a name of its own, such as {name}-table"
+        )
+    before = device.options.get("shape")
+    if before != shape and set(held) - {shape}:
+        raise UsageError(
+            f"device '{name}' is a table of networks of shape {before}; give those of another a device of "
+            f"their own, or remove this one with `ehdnas devices remove {name}`"
+        )
+    told = [f"title={title}"] if device.title.startswith(_FROM) else []  # else the user has named it
+    return set_device(name, [f"options.shape={shape}", *told])
 
 
 def set_device(name: str, assignments: list[str]) -> Device:

@@ -26,15 +26,8 @@ def stored_predictor(context: Context, records: Records, metric: str) -> Predict
     predictor = unfitted(context, records, metric)
     try:
         predictor.restore(path)
-    except DataError as error:
-        context.reporter.warn(f"{error}; fitting it again")
-        return fit(context, records, metric)
-    except UsageError:
-        method = context.settings.predictor
-        context.reporter.warn(
-            f"predictor: the one stored is of another method than '{method}', or of other networks; "
-            "fitting it again"
-        )
+    except (DataError, UsageError) as error:
+        context.reporter.warn(f"predictor: {error}; fitting it again")
         return fit(context, records, metric)
     if not is_as_asked(context, predictor):
         asked = context.settings.transfer

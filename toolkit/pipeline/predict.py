@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ehdnas.core.errors import DataError, UsageError
+from ehdnas.core.errors import DataError, EhdnasError, UsageError
 from ehdnas.pipeline.baselines import figures_of
 from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.fitting import fit, stored_predictor
+from ehdnas.pipeline.measurements import list_groups
 from ehdnas.pipeline.predictors import basis_of, open_records, require_method
+from ehdnas.pipeline.tables import nothing_told, space_hint
 from ehdnas.search.predictor.base import MIN_SAMPLES, Predictor
 from ehdnas.search.spaces.base import Architecture
 
@@ -54,7 +57,7 @@ def predict_genotype(context: Context, genotype: str, metrics: str) -> list[dict
         UsageError: a device has not been profiled for this network size, or does not give a metric.
     """
     require_method(context)
-    architecture = context.space.parse(read_genotype(genotype))
+    architecture = _parsed(context, read_genotype(genotype))
     if not context.space.is_valid(architecture):
         text = context.space.text(architecture)
         raise UsageError(
@@ -68,6 +71,19 @@ def predict_genotype(context: Context, genotype: str, metrics: str) -> list[dict
     for of_device in context.each_device():
         found += [_predict(of_device, architecture, metric) for metric in dict.fromkeys(named)]
     return found
+
+
+def _parsed(context: Context, text: str) -> Architecture:
+    """Return the network; an error says of which space a table's figures are, if of another than this."""
+    try:
+        return context.space.parse(text)
+    except UsageError as error:
+        hint = ""
+        with suppress(EhdnasError):  # what else is wrong is told where it matters
+            groups = list_groups(context.workspace)
+            tables = [one.device.name for one in context.each_device() if one.device.kind == TABLE]
+            hint = next(filter(None, (space_hint(name, context.space.name, groups) for name in tables)), "")
+        raise UsageError(f"{error}{hint}") from error
 
 
 def _predict(context: Context, architecture: Architecture, metric: str) -> dict[str, Any]:
@@ -118,6 +134,8 @@ def _require_table(count: int, name: str) -> None:
 
 def _nothing(context: Context) -> str:
     name, space = context.device.name, context.space.name
+    if context.device.kind == TABLE:
+        return nothing_told(name, space, context.shape, list_groups(context.workspace))
     return (
         f"device '{name}' is not profiled for {context.shape} of '{space}' by the "
         f"{context.settings.protocol} protocol; run `ehdnas profile --device {name}` first"

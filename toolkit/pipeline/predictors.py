@@ -17,6 +17,7 @@ from ehdnas.pipeline.conditions import TABLE, conditions
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.meter import Records, find_protocol
 from ehdnas.pipeline.ops import with_operation_times
+from ehdnas.pipeline.tables import nothing_told
 from ehdnas.profilers.store.store import MeasurementStore
 from ehdnas.search.predictor.base import MIN_SAMPLES, Identity, Predictor
 from ehdnas.search.predictor.methods import METHODS, make_predictor
@@ -102,6 +103,8 @@ def samples(records: Records, metric: str) -> tuple[Tensor, Tensor]:
         UsageError: the device does not give this metric, or there are too few networks.
     """
     name, rows = records.device.name, records.measured()
+    if not rows and records.device.kind == TABLE:
+        raise UsageError(nothing_told(name, records.space.name, records.shape, records.store.groups()))
     if not rows:
         of = f"'{records.space.name}' at {records.shape}"
         raise UsageError(f"nothing is stored of {of} on {name}; profile it, or choose --space and the size")

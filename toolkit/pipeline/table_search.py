@@ -18,6 +18,7 @@ from ehdnas.pipeline.meter import Records
 from ehdnas.pipeline.predictors import basis_of, open_records, require_method
 from ehdnas.pipeline.profile import Profile
 from ehdnas.pipeline.runs import run_settings, unfinished
+from ehdnas.pipeline.tables import nothing_told
 from ehdnas.search.predictor.base import MIN_SAMPLES
 from ehdnas.search.queried.ledger import Ledger, Seen
 from ehdnas.search.queried.methods import METHODS
@@ -101,9 +102,7 @@ def _told(context: Context, records: Records, metric: str) -> Told:
         return found
     name, space = context.device.name, context.space.name
     if not stored:
-        raise UsageError(
-            f"nothing is stored of '{space}' at {context.shape} on {name}; choose the --space of the table"
-        )
+        raise UsageError(nothing_told(name, space, context.shape, records.store.groups()))
     missing = metric if any("accuracy" in told.metrics for _, told in stored) else "accuracy"
     raise UsageError(
         f"table '{name}' has no {missing} of any network whose other figures are known, and a search there "

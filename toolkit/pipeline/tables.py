@@ -12,9 +12,10 @@ from ehdnas.core.errors import UsageError
 from ehdnas.core.text import nearest
 from ehdnas.pipeline.conditions import conditions
 from ehdnas.pipeline.devices import table_device
+from ehdnas.pipeline.measurements import list_groups
 from ehdnas.profilers.protocol import STANDARD
 from ehdnas.profilers.store.plain import Column, Imported, Target, add_plain, read_plain
-from ehdnas.profilers.store.store import MeasurementStore
+from ehdnas.profilers.store.store import Group, MeasurementStore
 from ehdnas.search.spaces.base import NetworkShape, Space
 from ehdnas.workspace import Workspace
 
@@ -49,7 +50,7 @@ def shape_of_table(device: Device) -> NetworkShape:
 
 
 def parse_columns(texts: Iterable[str]) -> list[Column]:
-    """Return the columns that `METRIC=COLUMN`, `METRIC=COLUMN%` or `METRIC` mean.
+    """Return the columns that `METRIC=COLUMN`, `METRIC=COLUMN%` (in percent) or `METRIC` mean.
 
     Raises:
         UsageError: a metric that there is not, or that is given twice.
@@ -63,7 +64,8 @@ def parse_columns(texts: Iterable[str]) -> list[Column]:
             raise UsageError(f"--column: {metric} is given twice; a device has one figure of a kind")
         if name.endswith("%") and metric != "accuracy":
             raise UsageError(f"--column '{text[:60]}': only an accuracy can be in percent")
-        found[metric] = Column(metric, name.removesuffix("%") or metric, percent=name.endswith("%"))
+        percent = name.endswith("%")
+        found[metric] = Column(metric, f"{metric}{name}" if name in ("", "%") else name, percent)
     return list(found.values())
 
 
@@ -78,15 +80,54 @@ def import_table(
 
     Raises:
         DataError: a row that cannot be right, by its number; nothing was added then.
-        UsageError: no architecture column, a shape that the space cannot have, or a device that is measured.
+        UsageError: no architecture column, a shape that the space cannot have, a device that is measured, or
+            one of which this project has figures of networks of another shape.
     """
     size = parse_shape(shape)
     space.check_shape(size)
     table = read_plain(path, columns, _subject(space))
-    of = table_device(device, str(size), f"figures imported from {path.name}")
+    held = {group.shape for group in list_groups(workspace) if group.device == device}
+    of = table_device(device, str(size), path.name, held)
     target = Target(of.name, space.name, str(size), of.precision, conditions(of, STANDARD))
     with MeasurementStore(workspace.database) as store:
         return add_plain(store, table, target, origin or path.stem)
+
+
+def spaces_of_table(name: str, groups: Iterable[Group]) -> list[str]:
+    """Return the spaces of whose networks a table's figures are, of what a workspace has stored."""
+    return sorted({group.space for group in groups if group.device == name})
+
+
+def nothing_told(name: str, space: str, shape: NetworkShape, groups: Iterable[Group]) -> str:
+    """Return what to say where a table tells nothing of a space at a shape, and what to do about it.
+
+    Args:
+        groups: all that the workspace has stored.
+    """
+    own = [group for group in groups if group.device == name]
+    spaces = spaces_of_table(name, own)
+    if not own:
+        return (
+            f"no figures of table '{name}' are in this project; import them with `ehdnas measurements import "
+            f"FILE --device {name} --space {space} --shape {shape} --column latency_ms=COLUMN`"
+        )
+    nothing = f"nothing is stored of '{space}' at {shape} on {name}"
+    if space not in spaces:
+        return f"{nothing}; its figures are of {_quoted(spaces)}: add --space {spaces[0]}"
+    there = next(group.shape for group in own if group.space == space)
+    return f"{nothing}; what this project has is of {there}: import it again with --shape {there}"
+
+
+def space_hint(name: str, space: str, groups: Iterable[Group]) -> str:
+    """Return "; ... add --space ..." where a table's figures are all of other spaces, else nothing."""
+    spaces = spaces_of_table(name, groups)
+    if not spaces or space in spaces:
+        return ""
+    return f"; the figures of '{name}' are of space {_quoted(spaces)}: add --space {spaces[0]}"
+
+
+def _quoted(names: list[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)
 
 
 def _subject(space: Space) -> Callable[[str], str | None]:
