@@ -47,7 +47,8 @@ def write_result(name: str, figures: dict[str, Any]) -> Path:
     packages = ("ehdnas", "ai-edge-litert", "onnxruntime", "paramiko")
     about = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", *sys.argv]),
+        # Where somebody's folders are is nobody else's concern.
+        "command": " ".join(["python", *("DIR" if Path(one).is_absolute() else one for one in sys.argv)]),
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
         "versions": {package: version(package) for package in packages},
     }
