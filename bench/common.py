@@ -47,14 +47,18 @@ def write_result(name: str, figures: dict[str, Any]) -> Path:
     packages = ("ehdnas", "ai-edge-litert", "onnxruntime", "paramiko")
     about = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        # Where somebody's folders are is nobody else's concern.
-        "command": " ".join(["python", *("DIR" if Path(one).is_absolute() else one for one in sys.argv)]),
+        "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *map(_nobodys, sys.argv[1:])]),
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
         "versions": {package: version(package) for package in packages},
     }
     path.write_text(json.dumps({**about, **figures}, indent=1) + "\n")
     print(f"written: {path.relative_to(ROOT)}")
     return path
+
+
+def _nobodys(argument: str) -> str:
+    """Return an argument without the folders of this machine."""
+    return "DIR" if Path(argument).is_absolute() else argument
 
 
 def _cpu() -> str:
