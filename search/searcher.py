@@ -28,11 +28,11 @@ from ehdnas.search.objective import Constraints
 from ehdnas.search.processes import ALONE, Processes
 from ehdnas.search.recipes import Recipe
 from ehdnas.search.spaces.base import NetworkShape, Space, Supernet
+from ehdnas.search.temperature import decided, explored
 from ehdnas.search.unrolled import unrolled_slopes
 
 _WARM_UP = 0.3  # of the epochs train weights alone, so that early luck decides nothing
 _HARDWARE_SAMPLES = 4  # architectures a step that the predictor sees; it costs next to nothing
-_SHARPER = 5.0  # what their logits are multiplied by
 
 
 Batch = tuple[Tensor, Tensor]
@@ -170,7 +170,7 @@ class Searcher:
 
         The batch is what this process computes of it; so it is in `architecture_step`.
         """
-        gates = self.relaxation.gates(self._drawn_from.logits.detach())
+        gates = self.relaxation.gates(self._explored(self._drawn_from.logits.detach()))
         total = torch.zeros(1, device=self.compute.device)
         for part in self.parts.each(len(images), self._parts_seed("weights")):
             with self.compute.autocast():
@@ -193,7 +193,7 @@ class Searcher:
         batch of the weights' next step, `ahead`, it is of second order (see `unrolled_slopes`).
         """
         moved = self._moved
-        gates = self.relaxation.gates(moved.logits)
+        gates = self.relaxation.gates(self._explored(moved.logits))
         figures: dict[str, float | Tensor] = {}
         hardware = []
         if moved.constraints is not None:  # by the CPU, while a GPU is still at the weights
@@ -227,13 +227,20 @@ class Searcher:
     def _hardware_gates(self, moved: Distribution) -> Tensor:
         """Return gates [samples, slots, choices] of architectures as the predictor knows them, one-hot.
 
-        They are drawn from a sharper distribution than the one that explores: it is the network chosen in the
-        end that is to meet the budget. Were it the mean of what is explored, a distribution that is undecided
-        about anything would have to prefer the fastest choice everywhere, and its likeliest network would be
-        far faster than was asked.
+        They are drawn as if all were decided: it is the network chosen in the end that is to meet the budget.
+        Were it the mean of what is explored, a distribution that is undecided about anything would have to
+        prefer the fastest choice everywhere, and its likeliest network would be far faster than was asked.
         """
-        sharper = _SHARPER * self.relaxation.distribution(moved.logits)
-        return torch.stack([self.task.space.relax(sharper) for _ in range(_HARDWARE_SAMPLES)])
+        logits = decided(self.task.space, self.relaxation.distribution(moved.logits))
+        return torch.stack([self.task.space.relax(logits) for _ in range(_HARDWARE_SAMPLES)])
+
+    def _explored(self, logits: Tensor) -> Tensor:
+        """Return the logits that this step's path is drawn by; mixtures have no temperature."""
+        if self.task.uniform or self.task.recipe.relaxation != "single":
+            return logits
+        warm_up = warm_up_epochs(self.loop.epochs) * self.loop.steps
+        share = (self.loop.done - warm_up) / (self.loop.epochs * self.loop.steps - warm_up)
+        return explored(self.task.space, logits, share)
 
     def _slopes(self, gates: Tensor, batch: Batch, ahead: Batch | None) -> tuple[Tensor, Tensor]:
         """Return (the gradient [slots, choices] of a batch's loss towards gates, [loss, accuracy])."""
@@ -303,7 +310,7 @@ class Searcher:
         return self.compute.batch(batch), labels[self.compute.move(taken)]
 
     def _distribution(self, of: Distribution) -> Tensor:
-        return self.relaxation.distribution(of.logits.detach())
+        return self.relaxation.distribution(self._explored(of.logits.detach()))
 
     def _set_learning_rate(self) -> None:
         epoch = self.loop.done // self.loop.steps
