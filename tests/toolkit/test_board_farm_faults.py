@@ -33,11 +33,13 @@ class Havoc:
         self.controller = None
         self._environment = {**os.environ, "TMPDIR": str(folder)}
         self._chance, self._sshds, self._command = chance, sshds, command
+        self._log = folder / "controller.log"
         self._down = []
 
     def begin(self):
         command, environment = self._command, self._environment
-        self.controller = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
+        with self._log.open("ab") as log:
+            self.controller = subprocess.Popen(command, stderr=log, env=environment)
 
     def strike(self, what):
         if what == "controller":
@@ -59,6 +61,10 @@ class Havoc:
     def end(self):
         self.controller.kill()
         self.controller.wait()
+
+    def said(self):
+        """What the controllers said last, for a failure to tell."""
+        return self._log.read_text(errors="replace")[-4000:]
 
 
 def left_on(sshd):
@@ -94,7 +100,7 @@ def worked_through(tmp_path, kind, jobs, strikes, every_s):
                 time.sleep(chance.uniform(0.5, 1.5) * every_s)
                 havoc.strike(deck.pop())
             havoc.relent()
-            assert havoc.controller.wait(120) == 0
+            assert havoc.controller.wait(120) == 0, havoc.said()
         finally:
             havoc.end()
         assert stored(database) == Counter(subjects)
