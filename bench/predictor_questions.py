@@ -14,7 +14,8 @@ descent   a predictor fitted to 900 networks is descended through the space's re
           as it does the fastest (`typical`), and how many ends are within 10 % of that. On raspi4 only,
           whose table has every connected network; of the others' one in eight was measured.
 transfer  1,000 networks are known on raspi4, disjoint from the test; 30 samples of another device, random or
-          chosen by what raspi4 says matters, against 30 and 100 random ones alone.
+          chosen by what raspi4 says matters, against 30 and 100 random ones alone; and, to see what there is
+          to gain, against 30 with the kernel of as many as 1,000 networks of the very device.
 choice    200 chosen samples (30 random ones, then four rounds) against 200 and 300 random ones.
 
 pipeline  E2E-Perf's pipeline, whose throughputs take a few dozen values: DARTS networks drawn as the
@@ -28,8 +29,10 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import e2e_perf_reference as reference
 import numpy as np
@@ -41,6 +44,7 @@ from torch import Tensor
 
 from ehdnas.profilers.e2e_perf.pipeline.reference import PipelineReference
 from ehdnas.profilers.e2e_perf.workload import Workload
+from ehdnas.search.predictor import ensemble
 from ehdnas.search.predictor.base import Identity, Predictor
 from ehdnas.search.predictor.choice import choose
 from ehdnas.search.predictor.ensemble import EnsemblePredictor
@@ -154,12 +158,15 @@ def transfer(device: Device, source: Device, seed: int) -> dict[str, dict[str, f
     other = source.fitted(torch.tensor(disjoint), seed)
     none = (device.gates[:0], device.values[:0])
     chosen = rest[choose(*none, device.gates[rest], 30, seed, device.facts, other)]
+    known = device.fitted(torch.cat([rest[:30], rest[100:]])[:1000], seed)
     fits = {
         "30 alone": device.fitted(rest[:30], seed),
         "100 alone": device.fitted(rest[:100], seed),
         "30 with raspi4": device.fitted(rest[:30], seed, other),
         "30 chosen with raspi4": device.fitted(chosen, seed, other),
     }
+    with patch.object(ensemble, "_HEARD", math.inf):  # what it says of a network is not heard
+        fits["30 with its own kernel"] = device.fitted(rest[:30], seed, known)
     return {name: device.judged(fit, test) for name, fit in fits.items()}
 
 
