@@ -328,14 +328,14 @@ class Searcher:
         space, learnt = self.task.space, list(map(self._distribution, self.distributions))
         likeliest = list(map(space.most_likely, learnt))
         entropies = list(map(space.entropy, learnt))
-        decided = {"entropy": sum(entropies) / len(entropies)}
-        decided["learning_rate"] = self.loop.optimizers["weights"].param_groups[0]["lr"]
+        record = {"entropy": sum(entropies) / len(entropies)}
+        record["learning_rate"] = self.loop.optimizers["weights"].param_groups[0]["lr"]
         several = len(learnt) > 1
         for number, (one, network) in enumerate(zip(self.distributions, likeliest, strict=True), 1):
             ending = f".{number}" if several else ""
             if several:
-                decided[f"entropy{ending}"] = entropies[number - 1]
+                record[f"entropy{ending}"] = entropies[number - 1]
             predicted = one.predicted(space.encode_all([network]))
-            decided |= {f"predicted.{name}{ending}": value for name, value in predicted.items()}
+            record |= {f"predicted.{name}{ending}": value for name, value in predicted.items()}
         skips = [count for network in likeliest for count in space.identities(network)]
-        return {**decided, "skips": max(skips)} if skips else decided
+        return {**record, "skips": max(skips)} if skips else record
