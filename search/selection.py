@@ -58,8 +58,9 @@ def candidates(
     """Return distinct draws, the mode and walks from there to close under the budget, best first.
 
     Those that meet the budget come first: the closest to it, and of equally close ones the likeliest. What
-    the distribution thinks likeliest may be far faster than was asked. Draws from the distribution are joined by as many from that a search
-    begins with: where a metric takes few values, few networks may be close to the budget.
+    the distribution thinks likeliest may be far faster than was asked. Draws from the distribution are joined
+    by as many from that a search begins with: where a metric takes few values, few networks may be close to
+    the budget.
 
     Args:
         violations: what architectures are expected to break the budget by; None without one.
