@@ -57,6 +57,7 @@ from ehdnas.search.spaces.base import Architecture, Space, find_space
 DEVICES = ("raspi4_ms", "edgetpu_int8_ms", "jetson_nano_fp32_ms", "adreno640_ms")
 SOURCE = "raspi4_ms"
 STARTS, STEPS, DRAWS = 200, 120, 4
+POOL = 2000  # networks to choose from at most, since their covariance is held in memory
 Readings = dict[tuple[int, ...], float]
 """The value of each network, by its choices."""
 
@@ -167,6 +168,8 @@ def transfer(device: Device, source: Device, seed: int) -> dict[str, dict[str, f
     }
     with patch.object(ensemble, "_HEARD", math.inf):  # what it says of a network is not heard
         fits["30 with its own kernel"] = device.fitted(rest[:30], seed, known)
+        own = rest[choose(*none, device.gates[rest[:POOL]], 30, seed, device.facts, known)]
+        fits["30 chosen with its own kernel"] = device.fitted(own, seed, known)
     return {name: device.judged(fit, test) for name, fit in fits.items()}
 
 
@@ -184,8 +187,17 @@ def choice(device: Device, seed: int) -> dict[str, dict[str, float]]:
             device.gates[rows], device.values[rows], device.gates[left], count - len(rows), seed, device.facts
         )
         rows = torch.cat([rows, left[more]])
+    known = device.fitted(pool[:1000], seed)
     sets = {"200 random": pool[:200], "300 random": pool[:300], "200 chosen": rows}
-    return {name: device.judged(device.fitted(own, seed), test) for name, own in sets.items()}
+    fits = {name: device.fitted(own, seed) for name, own in sets.items()}
+    none = (device.gates[:0], device.values[:0])
+    told = pool[choose(*none, device.gates[pool[:POOL]], 200, seed, device.facts, known)]
+    with patch.object(ensemble, "_HEARD", math.inf):  # what it says of a network is not heard
+        fits["200 chosen with its own kernel"] = device.fitted(told, seed, known)
+    found = {name: device.judged(fit, test) for name, fit in fits.items()}
+    chosen, random = found["200 chosen"], found["300 random"]
+    found["chosen less 300 random"] = {figure: chosen[figure] - random[figure] for figure in chosen}
+    return found
 
 
 def pipeline(samples: int, seed: int) -> dict[str, float]:
