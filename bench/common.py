@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,19 @@ def write_result(name: str, figures: dict[str, Any]) -> Path:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *map(_nobodys, sys.argv[1:])]),
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": {package: version(package) for package in packages},
+        "versions": {package: found for package in packages if (found := _version(package))},
     }
     path.write_text(json.dumps({**about, **figures}, indent=1) + "\n")
     print(f"written: {path.relative_to(ROOT)}")
     return path
+
+
+def _version(package: str) -> str | None:
+    """Return the version of a package; None where it is not there, as on a machine that only computes."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _nobodys(argument: str) -> str:

@@ -1,6 +1,6 @@
 """What a predictor is for: descending it, learning from another device, choosing what to measure.
 
-    python bench/predictor_questions.py [--only descent,transfer,choice,pipeline] [--seeds 5] [--jobs 2]
+    python bench/predictor_questions.py [--only transfer,choice] [--bounds] [--seeds 5] [--jobs 2]
 
 On NAS-Bench-201's connected networks, nb201/measured.csv.gz in $EHDNAS_DATA (default ../shared/data):
 
@@ -14,15 +14,20 @@ descent   a predictor fitted to 900 networks is descended through the space's re
           as it does the fastest (`typical`), and how many ends are within 10 % of that. On raspi4 only,
           whose table has every connected network; of the others' one in eight was measured.
 transfer  1,000 networks are known on raspi4, disjoint from the test; 30 samples of another device, random or
-          chosen by what raspi4 says matters, against 30 and 100 random ones alone; and, to see what there is
-          to gain, against 30 with the kernel of as many as 1,000 networks of the very device.
-choice    200 chosen samples (30 random ones, then four rounds) against 200 and 300 random ones.
+          chosen by what raspi4 says matters, and 60 chosen ones, against 30 and 100 random ones alone. With
+          --bounds, to see what there is to gain, 30, random or chosen, with the kernel of as many as 1,000
+          networks of the very device: no other device can tell more of its kernel.
+choice    200 chosen samples (30 random ones, then four rounds) against 200 and 300 random ones. With --bounds
+          200 chosen all at once by the kernel of as many as 1,000 networks of the very device, and fitted
+          with it: who starts from nothing can hardly choose better.
 
 pipeline  E2E-Perf's pipeline, whose throughputs take a few dozen values: DARTS networks drawn as the
           published ones were, ours and the paper's predictor at 1,000 and 100,000 samples, on 3,000 others.
 
+In both, `less` says by how much each set differs from the one it is to equal, seed by seed.
+
 Prints a line an answer, then means and standard errors over the seeds, and writes
-bench/results/predictor_QUESTION.json for each question.
+bench/results/predictor_QUESTION.json for each question; with --bounds predictor_QUESTION_bounds.json.
 """
 
 from __future__ import annotations
@@ -151,53 +156,70 @@ def descended(
     return [space.most_likely(logits) for logits in every.detach()]
 
 
-def transfer(device: Device, source: Device, seed: int) -> dict[str, dict[str, float]]:
+def transfer(device: Device, source: Device, seed: int, bounds: bool) -> dict[str, dict[str, float]]:
     order = device.shuffled(seed)
     test, rest = order[:1000], order[1000:]
-    asked = {tuple(g.argmax(1).tolist()) for g in device.gates[test]}
-    disjoint = [row for row in source.shuffled(seed).tolist() if key(source, row) not in asked][:1000]
-    other = source.fitted(torch.tensor(disjoint), seed)
+    fits = {"30 alone": device.fitted(rest[:30], seed), "100 alone": device.fitted(rest[:100], seed)}
+    if bounds:
+        known = device.fitted(torch.cat([rest[:30], rest[100:]])[:1000], seed)
+        with patch.object(ensemble, "_HEARD", math.inf):  # what it says of a network is not heard
+            fits["30 with its own kernel"] = device.fitted(rest[:30], seed, known)
+            chosen = chosen_by(device, rest[:POOL], 30, seed, known)
+            fits["30 chosen with its own kernel"] = device.fitted(chosen, seed, known)
+    else:
+        asked = {tuple(g.argmax(1).tolist()) for g in device.gates[test]}
+        disjoint = [row for row in source.shuffled(seed).tolist() if key(source, row) not in asked][:1000]
+        other = source.fitted(torch.tensor(disjoint), seed)
+        fits["30 with raspi4"] = device.fitted(rest[:30], seed, other)
+        chosen = chosen_by(device, rest[:POOL], 60, seed, other)
+        for count in (30, 60):  # the first 30 of 60 are those that would be chosen of 30
+            fits[f"{count} chosen with raspi4"] = device.fitted(chosen[:count], seed, other)
+    return beside({name: device.judged(fit, test) for name, fit in fits.items()}, "100 alone")
+
+
+def chosen_by(device: Device, among: Tensor, count: int, seed: int, source: EnsemblePredictor) -> Tensor:
+    """Return the rows, of some, that another device's predictor would have measured first."""
     none = (device.gates[:0], device.values[:0])
-    chosen = rest[choose(*none, device.gates[rest], 30, seed, device.facts, other)]
-    known = device.fitted(torch.cat([rest[:30], rest[100:]])[:1000], seed)
-    fits = {
-        "30 alone": device.fitted(rest[:30], seed),
-        "100 alone": device.fitted(rest[:100], seed),
-        "30 with raspi4": device.fitted(rest[:30], seed, other),
-        "30 chosen with raspi4": device.fitted(chosen, seed, other),
+    return among[choose(*none, device.gates[among], count, seed, device.facts, source)]
+
+
+def beside(figures: dict[str, dict[str, float]], reference: str) -> dict[str, dict[str, float]]:
+    """Return figures, and by how much those of each other set differ from the reference's."""
+    less = {
+        f"{name} less {reference}": {one: value - figures[reference][one] for one, value in of.items()}
+        for name, of in figures.items()
+        if name != reference
     }
-    with patch.object(ensemble, "_HEARD", math.inf):  # what it says of a network is not heard
-        fits["30 with its own kernel"] = device.fitted(rest[:30], seed, known)
-        own = rest[choose(*none, device.gates[rest[:POOL]], 30, seed, device.facts, known)]
-        fits["30 chosen with its own kernel"] = device.fitted(own, seed, known)
-    return {name: device.judged(fit, test) for name, fit in fits.items()}
+    return figures | less
 
 
 def key(device: Device, row: int) -> tuple[int, ...]:
     return tuple(device.gates[row].argmax(1).tolist())
 
 
-def choice(device: Device, seed: int) -> dict[str, dict[str, float]]:
+def choice(device: Device, seed: int, bounds: bool) -> dict[str, dict[str, float]]:
     order = device.shuffled(seed)
     test, pool = order[:1000], order[1000:]
+    fits = {f"{count} random": device.fitted(pool[:count], seed) for count in (200, 300)}
+    if bounds:
+        known = device.fitted(pool[:1000], seed)
+        with patch.object(ensemble, "_HEARD", math.inf):  # what it says of a network is not heard
+            told = chosen_by(device, pool[:POOL], 200, seed, known)
+            fits["200 chosen with its own kernel"] = device.fitted(told, seed, known)
+    else:
+        fits["200 chosen"] = device.fitted(chosen_in_rounds(device, pool, seed), seed)
+    return beside({name: device.judged(fit, test) for name, fit in fits.items()}, "300 random")
+
+
+def chosen_in_rounds(device: Device, pool: Tensor, seed: int) -> Tensor:
+    """Return 200 rows: 30 random ones, then four rounds of what those before say is worth measuring."""
     rows = pool[:30]
     for count in (60, 100, 150, 200):
         left = pool[~torch.isin(pool, rows)][:800]
-        more = choose(
-            device.gates[rows], device.values[rows], device.gates[left], count - len(rows), seed, device.facts
-        )
+        known = device.gates[rows], device.values[rows]
+        more = choose(*known, device.gates[left], count - len(rows), seed, device.facts)
         rows = torch.cat([rows, left[more]])
-    known = device.fitted(pool[:1000], seed)
-    sets = {"200 random": pool[:200], "300 random": pool[:300], "200 chosen": rows}
-    fits = {name: device.fitted(own, seed) for name, own in sets.items()}
-    none = (device.gates[:0], device.values[:0])
-    told = pool[choose(*none, device.gates[pool[:POOL]], 200, seed, device.facts, known)]
-    with patch.object(ensemble, "_HEARD", math.inf):  # what it says of a network is not heard
-        fits["200 chosen with its own kernel"] = device.fitted(told, seed, known)
-    found = {name: device.judged(fit, test) for name, fit in fits.items()}
-    chosen, random = found["200 chosen"], found["300 random"]
-    found["chosen less 300 random"] = {figure: chosen[figure] - random[figure] for figure in chosen}
-    return found
+    return rows
 
 
 def pipeline(samples: int, seed: int) -> dict[str, float]:
@@ -227,6 +249,7 @@ class Task:
     question: str
     about: str
     seed: int
+    bounds: bool = False
 
 
 def answer(task: Task) -> tuple[Task, dict[str, Any]]:
@@ -235,21 +258,23 @@ def answer(task: Task) -> tuple[Task, dict[str, Any]]:
             return task, pipeline(int(task.about), task.seed)
         device = cached_device(task.about)
         if task.question == "transfer":
-            return task, transfer(device, cached_device(SOURCE), task.seed)
-        return task, {"descent": descent, "choice": choice}[task.question](device, task.seed)
+            return task, transfer(device, cached_device(SOURCE), task.seed, task.bounds)
+        if task.question == "choice":
+            return task, choice(device, task.seed, task.bounds)
+        return task, descent(device, task.seed)
 
 
 cached_device = functools.cache(Device)
 
 
-def tasks(questions: list[str], seeds: int) -> list[Task]:
+def tasks(questions: list[str], seeds: int, bounds: bool) -> list[Task]:
     found = []
     for question in questions:
         if question == "pipeline":
             found += [Task(question, "100000", 0), *(Task(question, "1000", seed) for seed in range(3))]
             continue
         asked = {"descent": (SOURCE,), "transfer": DEVICES[1:]}.get(question, DEVICES)
-        found += [Task(question, name, seed) for name in asked for seed in range(seeds)]
+        found += [Task(question, name, seed, bounds) for name in asked for seed in range(seeds)]
     return found
 
 
@@ -273,12 +298,13 @@ def main() -> None:
     parser.add_argument("--only", default="descent,transfer,choice,pipeline")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--bounds", action="store_true")
     parser.add_argument("--no-write", action="store_true")
     arguments = parser.parse_args()
     if not DATA.is_file():
         print("skipped: no nb201/measured.csv.gz; set EHDNAS_DATA")
         return
-    asked = tasks(arguments.only.split(","), arguments.seeds)
+    asked = tasks(arguments.only.split(","), arguments.seeds, arguments.bounds)
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     with workers(arguments.jobs) as run:
         for task, figures in run(answer, asked):
@@ -289,7 +315,8 @@ def main() -> None:
         for about, figures in of.items():
             print(question, about, figures)
     for question, of in ({} if arguments.no_write else means).items():
-        write_result(f"predictor_{question}", {"seeds": arguments.seeds, **of})
+        ending = "_bounds" if arguments.bounds else ""
+        write_result(f"predictor_{question}{ending}", {"seeds": arguments.seeds, **of})
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from ehdnas.search.predictor.process import Fit, View, prior_covariance
 from ehdnas.search.predictor.warp import WARPS
 
 _VIEWS = (View(effective), View(whole))
+_EXACT = 1e-9  # an error that is none
 _NOISE = 0.05  # the share of the variance that is noise, where nothing has been measured yet
 
 
@@ -70,13 +71,24 @@ def _before(gates: Tensor, candidates: Tensor, facts: SpaceFacts, source: Ensemb
 def _after(
     gates: Tensor, values: Tensor, candidates: Tensor, seed: int, facts: SpaceFacts
 ) -> tuple[Tensor, Tensor]:
-    """Return the covariance of the candidates [m, m] that is left by what is measured, and the noise."""
+    """Return the covariance of the candidates [m, m] that is left by what is measured, and the noise.
+
+    Each view's is heard as far as it predicts measured networks that were left out: the better one alone
+    would choose samples that the other learns little from.
+    """
     every = torch.cat([gates, candidates]).double()
     told = torch.cat([values.double(), torch.ones(len(candidates), dtype=torch.float64)])
     fits = [Fit(view, view.features(every, facts), told, WARPS[0], seed) for view in _VIEWS]
     known, others = torch.arange(len(gates)), torch.arange(len(gates), len(told))
-    fit = min(fits, key=lambda one: float(one.left_out_errors(known).abs().mean()))
-    return fit.left_over(known, others)
+    errors = torch.stack([fit.left_out_errors(known).abs().mean() for fit in fits]).clamp(min=_EXACT)
+    weights = errors.pow(-2) / errors.pow(-2).sum()
+    left = [fit.left_over(known, others) for fit in fits]
+    scaled = [
+        weight / covariance.diagonal().mean() for weight, (covariance, _) in zip(weights, left, strict=True)
+    ]
+    covariance = torch.stack([by * each for by, (each, _) in zip(scaled, left, strict=True)]).sum(0)
+    noise = torch.stack([by * each for by, (_, each) in zip(scaled, left, strict=True)]).sum(0)
+    return covariance, noise
 
 
 def _known(covariance: Tensor, row: int, noise: Tensor) -> Tensor:
