@@ -1,13 +1,16 @@
 """A search on all of CIFAR-10 on one GPU, then the network found trained beside DARTS_V2, equally long.
 
     python bench/gpu_search.py --data DIR --out DIR --stage search --seconds 560
+    python bench/gpu_search.py --data DIR --out DIR --stage choose --seconds 560
     python bench/gpu_search.py --data DIR --out DIR --stage train --seconds 560
 
 The search (C=16 x 8 cells, 32x32) has half of the 50,000 training images for the weights and half for the
-architecture; its budget is 1.5 x the throughput of DARTS_V2 on the simulated `ehdnas-generic` accelerator,
-judged by a predictor fitted to simulated networks. The two trainings then run side by side on the one GPU, as
-processes of their own, on all 50,000 images; each network is tested once, at the end, on the 10,000 test
-images.
+architecture; its budget is 1.4 x the throughput of DARTS_V2 on the simulated `ehdnas-generic` accelerator,
+judged by a predictor fitted to simulated networks. Of its likeliest networks within 5 % under the budget one
+is chosen by successive halving: trained for --epochs-tried epochs on the one half of the training images and
+judged on the other, a quarter of them for four times as long. The network found and DARTS_V2 are then trained
+on all 50,000 images, by as many seeds as --seeds-train says, and tested once each, at the end, on the 10,000
+test images. What is trained in one round runs side by side on the one GPU, as processes of their own.
 
 DIR of --data holds train-1.npz to train-5.npz and test.npz (`png`, `offsets`, `labels`, `classes`). Every
 stage stops before --seconds are over, and goes on where it stopped when the same command is given again with
@@ -38,16 +41,18 @@ from ehdnas.core.errors import EhdnasError
 from ehdnas.core.images.dataset import Split, normalise
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.compute import Compute, find_compute
+from ehdnas.search.halving import halved
 from ehdnas.search.objective import Constraint, Constraints
 from ehdnas.search.recipes import recipe_for
 from ehdnas.search.searcher import Searcher, SearchTask
-from ehdnas.search.selection import candidates, supernet_accuracy
+from ehdnas.search.selection import apart, candidates, supernet_accuracy
 from ehdnas.search.spaces.base import NetworkShape
 from ehdnas.search.trainer import Trainer, TrainTask, accuracy_of, logits_of
 
-FACTOR = 1.5  # of DARTS_V2's throughput
+FACTOR = 1.4  # of DARTS_V2's throughput
 CONFIDENCE, SEED = 0.9, 0
 SCORED, SCORED_ON = 16, 2000
+KEPT = 4  # a round of trials goes on with a share of one in so many, so many times as long
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images
 STOPPED = 75  # exit status: time is up, go on with the same command
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -122,9 +127,7 @@ class Bench:
 
     def search(self) -> dict:
         """Search; return what was found. Seconds count loading and fitting, and those of earlier pieces."""
-        train, _ = load(self.args)
-        order = np.random.default_rng(SEED).permutation(len(train.labels))
-        halves = [Split(train.images[rows], train.labels[rows]) for rows in np.array_split(order, 2)]
+        halves = self._halves()
         accelerator = Accelerator(self.shape)
         predictor = accelerator.predictor(self.args.work / "predictor.safetensors")
         reference = accelerator.fps(SPACE.reference)
@@ -139,35 +142,56 @@ class Bench:
         searcher = Searcher(task, checkpoint)
         searcher.resume()
         result = self._timed("search", lambda: searcher.run(self.clock.progress))
-        found = self._choose(accelerator, constraint, result, halves[1])
+        found = self._scored(accelerator, constraint, result, halves[1])
         seconds = self._seconds("search") + self.clock.passed
         checkpoint.unlink()
         return {
             "seconds": round(seconds, 1),
-            **found,
+            "candidates": found,
             "budget_fps": FACTOR * reference,
             "reference": self._figures(accelerator, predictor, SPACE.reference),
             "history": result.history,
         }
 
-    def _choose(self, accelerator, constraint, result, held_out: Split) -> dict:
-        """Return the best by the supernet of 16 networks simulated to be close to the budget, likely ones."""
+    def _halves(self) -> list[Split]:
+        """Return the images that a search trains weights on, and those that it judges networks on."""
+        train, _ = load(self.args)
+        order = np.random.default_rng(SEED).permutation(len(train.labels))
+        return [Split(train.images[rows], train.labels[rows]) for rows in np.array_split(order, 2)]
+
+    def _scored(self, accelerator, constraint, result, held_out: Split) -> list[dict]:
+        """Return the likeliest networks close under the budget, with their accuracies by the supernet."""
         ranked = candidates(SPACE, result.logits, lambda found: accelerator.violations(found, FACTOR), SEED)
-        meeting = [one.architecture for one in ranked if one.violation <= 0][:SCORED]
-        if not meeting:
-            sys.exit("no candidate meets the budget: search longer")
+        close = {one.architecture: one for one in ranked if one.violation <= 0 and one.distance == 0}
+        meeting = [close[one] for one in apart(list(close), SCORED)]
+        if len(meeting) < 2:
+            sys.exit("too few candidates are close under the budget: search longer")
         images = torch.from_numpy(held_out.images[:SCORED_ON])
         labels = torch.from_numpy(held_out.labels[:SCORED_ON])
-        scores = [
-            supernet_accuracy(
-                SPACE, result.supernet, one, images, labels, self.augmentation, self.recipe.batch_size,
-                self.compute,
-            )
+        return [
+            {
+                **self._figures(accelerator, constraint.predictor, one.architecture),
+                "log_prob": one.log_prob,
+                "supernet_accuracy": supernet_accuracy(
+                    SPACE, result.supernet, one.architecture, images, labels, self.augmentation,
+                    self.recipe.batch_size, self.compute,
+                ),
+            }
             for one in meeting
         ]  # fmt: skip
-        best = meeting[int(np.argmax(scores))]
-        figures = self._figures(accelerator, constraint.predictor, best)
-        return {**figures, "supernet_accuracy": max(scores), "candidates": len(meeting)}
+
+    def choose(self, genotypes: list[str]) -> dict:
+        """Return the network that is the most accurate after short trainings, by successive halving."""
+        trials = halved([SPACE.parse(one) for one in genotypes], self.args.epochs_tried, self._tried, KEPT)
+        rows = [
+            {"genotype": SPACE.text(one.architecture), "epochs": one.epochs, "accuracy": one.accuracy}
+            for one in trials
+        ]
+        return {"seconds": round(self.clock.passed, 1), "genotype": rows[-1]["genotype"], "trials": rows}
+
+    def _tried(self, networks, epochs: int) -> list[float]:
+        jobs = {f"{SPACE.text(one)}-{epochs}": (SPACE.text(one), epochs) for one in networks}
+        return [one["accuracy"] for one in self.side_by_side(jobs, self.args.work / "tried").values()]
 
     def _figures(self, accelerator, predictor, network) -> dict:
         with torch.no_grad():
@@ -179,15 +203,21 @@ class Bench:
             "simulated_fps": accelerator.fps(network),
         }
 
-    def train_both(self, genotypes: dict[str, str]) -> dict:
-        """Train networks side by side, each in a process of its own; return what came of each."""
+    def side_by_side(self, jobs: dict[str, tuple[str, int]], out: Path) -> dict[str, dict]:
+        """Train networks side by side, each in a process of its own; return what came of each.
+
+        Args:
+            jobs: by name, the genotype and, where it is but tried, for how many epochs; 0 where it is not.
+            out: where the results and what is not finished go.
+        """
         load(self.args)  # so that one process writes the cache
         children = {}
-        for name, genotype in genotypes.items():
+        for name, (genotype, tried) in jobs.items():
             remaining = max(1.0, self.args.seconds - self.clock.passed - 15)
             command = [
                 sys.executable, __file__, *sys.argv[1:], "--stage", "one", "--genotype", genotype,
-                "--name", name, "--seconds", str(remaining),
+                "--name", name, "--tried", str(tried), "--seconds", str(remaining),
+                "--out", str(out), "--work", str(self.args.work),
             ]  # fmt: skip
             children[name] = subprocess.Popen(command, env={**os.environ, "BENCH_NAME": name})
         codes = {name: child.wait() for name, child in children.items()}
@@ -195,27 +225,30 @@ class Bench:
             raise TimeIsUpError
         if any(codes.values()):
             sys.exit(f"a training failed: {codes}")
-        return {name: json.loads(self._result(name).read_text()) for name in genotypes}
+        return {name: json.loads((out / f"{name}.json").read_text()) for name in jobs}
 
-    def train_one(self, name: str, genotype: str) -> dict:
-        """Train one network, and test it once at the end."""
+    def train_one(self, name: str, genotype: str, tried: int) -> dict:
+        """Train one network, and test it once at the end; one that is tried on the halves of a search."""
         path = self._result(name)
         if path.is_file():
             return json.loads(path.read_text())
-        trainer = self._trainer(genotype, self.args.out / f"{name}.safetensors")
+        train, test = self._halves() if tried else load(self.args)
+        if tried:
+            self.recipe = self.recipe.model_copy(update={"train_epochs": tried, "auxiliary_weight": 0.0})
+        seed = 0 if tried else int(name.rpartition("-")[2])
+        trainer = self._trainer(genotype, train, seed, self.args.out / f"{name}.safetensors")
         trainer.loop.resume()
         history = self._timed(name, lambda: trainer.run(self.clock.progress))
         network = SPACE.network(SPACE.parse(genotype), self.shape)
         trained = trainer.trained_state()
         network.load_state_dict({key: trained[key] for key in network.state_dict()})
-        _, test = load(self.args)
         logits = logits_of(network, normalise(test.images, MEAN, STD), compute=self.compute)
         accuracy = accuracy_of(logits, test.labels)
-        say(f"test accuracy {accuracy:.2%}")
+        say(f"accuracy {accuracy:.2%}")
         result = {
             "genotype": genotype,
-            "test_accuracy": accuracy,
-            "test_images": len(test.labels),
+            "accuracy": accuracy,
+            "images": len(test.labels),
             "parameters": sum(one.numel() for one in network.parameters()),
             "seconds": round(self._seconds(name) + self.clock.passed, 1),
             "history": history,
@@ -223,13 +256,14 @@ class Bench:
         path.write_text(json.dumps(result))
         return result
 
-    def _trainer(self, genotype: str, checkpoint: Path) -> Trainer:
-        train, _ = load(self.args)
-        torch.manual_seed(SEED)
-        network = SPACE.network(SPACE.parse(genotype), self.shape, auxiliary=True)
+    def _trainer(self, genotype: str, images: Split, seed: int, checkpoint: Path) -> Trainer:
+        torch.manual_seed(seed)
+        auxiliary = self.recipe.auxiliary_weight > 0
+        network = SPACE.network(SPACE.parse(genotype), self.shape, auxiliary=auxiliary)
         task = TrainTask(
-            network, train, self.augmentation, self.recipe, SEED, 120.0, self.identity(genotype), self.compute
-        )
+            network, images, self.augmentation, self.recipe, seed, 120.0,
+            self.identity(f"{genotype} {seed}"), self.compute,
+        )  # fmt: skip
         return Trainer(task, checkpoint)
 
     def _result(self, name: str) -> Path:
@@ -269,7 +303,7 @@ class Bench:
 
     def _steps(self) -> dict:
         train, _ = load(self.args)
-        trainer = self._trainer("DARTS_V2", self.args.work / "probe.safetensors")
+        trainer = self._trainer("DARTS_V2", train, SEED, self.args.work / "probe.safetensors")
         trainer.network.train()
         task = SearchTask(
             SPACE,
@@ -340,9 +374,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, help="folder for what need not be kept; by default OUT-work")
-    parser.add_argument("--stage", choices=["search", "train", "all", "probe", "one"], default="all")
+    parser.add_argument(
+        "--stage", choices=["search", "choose", "train", "all", "probe", "one"], default="all"
+    )
     parser.add_argument("--epochs-search", type=int, default=40)
+    parser.add_argument("--epochs-tried", type=int, default=2)
     parser.add_argument("--epochs-train", type=int, default=40)
+    parser.add_argument("--seeds-train", type=int, default=1)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--batch-search", type=int, help="as --batch, unless given")
     parser.add_argument("--rate-search", type=float, default=0.1)
@@ -361,6 +399,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--probe-steps", type=int, default=10)
     parser.add_argument("--genotype", help=argparse.SUPPRESS)
     parser.add_argument("--name", help=argparse.SUPPRESS)
+    parser.add_argument("--tried", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.work = args.work or args.out.with_name(f"{args.out.name}-work")
     args.work.mkdir(parents=True, exist_ok=True)
@@ -374,15 +413,24 @@ def run(args: argparse.Namespace) -> None:
         record(args, "probe", bench.compute, bench.probe())
         return
     if args.stage == "one":
-        bench.train_one(args.name, args.genotype)
+        bench.train_one(args.name, args.genotype, args.tried)
         return
     results = args.out / "results.json"
     known = json.loads(results.read_text()) if results.is_file() else {}
     if args.stage in ("search", "all") and "search" not in known:
         record(args, "search", bench.compute, bench.search())
+        known = json.loads(results.read_text())
+    if args.stage in ("choose", "all") and "choose" not in known:
+        genotypes = [one["genotype"] for one in known["search"]["candidates"]]
+        record(args, "choose", bench.compute, bench.choose(genotypes))
     if args.stage in ("train", "all"):
-        found = json.loads(results.read_text())["search"]["genotype"]
-        record(args, "train", bench.compute, bench.train_both({"found": found, "DARTS_V2": "DARTS_V2"}))
+        found = json.loads(results.read_text())["choose"]["genotype"]
+        jobs = {
+            f"{name}-{seed}": (genotype, 0)
+            for seed in range(args.seeds_train)
+            for name, genotype in (("found", found), ("DARTS_V2", "DARTS_V2"))
+        }
+        record(args, "train", bench.compute, bench.side_by_side(jobs, args.out))
 
 
 def main() -> int:

@@ -20,7 +20,9 @@ class Distribution:
     def __init__(self, space: Space, constraints: Constraints | None) -> None:
         self.logits = space.initial_logits().requires_grad_()
         self.constraints = constraints
-        self.dual = DualAscent(0 if constraints is None else len(constraints.members))
+        self.dual = (
+            DualAscent(len(constraints.members), spend=constraints.spend) if constraints else DualAscent(0)
+        )
 
     def hardware(self, gates: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Return the hardware term for sampled gates [n, slots, choices], and what a step records of it.

@@ -12,6 +12,9 @@ from torch import Tensor
 from ehdnas.core.budget import Budget
 from ehdnas.search.predictor.base import Predictor
 
+CLOSE = math.log(1.05)
+"""What is within 5 % under its bound has spent what was allowed."""
+
 
 def violations(logs: Tensor, budget: Budget) -> Tensor:
     """Return `Budget.violation` [n] of the logs of values [n]; at most 0 where the budget is met."""
@@ -40,9 +43,13 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Constraints:
-    """One or several constraints on the same network, which it must meet together."""
+    """One or several constraints on the same network, which it must meet together.
+
+    They are to `spend` what is allowed where networks can: what meets all of them is to be close under one.
+    """
 
     members: tuple[Constraint, ...]
+    spend: bool = False
 
     def violations(self, gates: Tensor) -> Tensor:
         """Return the violation of each, [n, constraints]."""
@@ -59,20 +66,33 @@ class DualAscent:
     For the mean violation g of the sampled architectures the hardware term is the sum over constraints of
     max(0, multiplier + stiffness · g)² / (2 · stiffness), which pulls on nothing once the budget is met with
     room to spare (Nocedal and Wright, Numerical Optimization, 2nd edition, equation 17.65, for each).
+
+    Budgets that are to be spent have one constraint more: that the one which binds is not undercut by more
+    than `CLOSE`. Without it the weights that networks share decide how much of a budget is used, and they
+    speak for operations that have no weights: those need no training, and the others have had little of it.
     """
 
-    def __init__(self, count: int = 1, rate: float = 0.02, stiffness: float = 4.0) -> None:
+    def __init__(
+        self, count: int = 1, rate: float = 0.02, stiffness: float = 4.0, spend: bool = False
+    ) -> None:
         self.rate = rate
         self.stiffness = stiffness
-        self.multipliers = [0.0] * count
+        self.spend = spend
+        self.multipliers = [0.0] * (count + spend)
 
     def loss(self, violations: Tensor) -> Tensor:
         """Return the hardware term, a scalar, for violations [n, constraints] of sampled architectures."""
-        pulls = torch.relu(violations.new_tensor(self.multipliers) + self.stiffness * violations.mean(dim=0))
+        means = self._means(violations)
+        pulls = torch.relu(means.new_tensor(self.multipliers) + self.stiffness * means)
         return pulls.square().sum() / (2 * self.stiffness)
 
     def update(self, violations: Tensor) -> None:
         """Raise or lower each multiplier by the mean violation [n, constraints] of the samples."""
-        means: Sequence[float] = violations.detach().mean(dim=0).tolist()
+        means: Sequence[float] = self._means(violations.detach()).tolist()
         pairs = zip(self.multipliers, means, strict=True)
         self.multipliers = [max(0.0, multiplier + self.rate * mean) for multiplier, mean in pairs]
+
+    def _means(self, violations: Tensor) -> Tensor:
+        """Return the mean violation of each constraint, last of all by how much the budgets are undercut."""
+        means = violations.mean(dim=0)
+        return torch.cat([means, -CLOSE - means.amax(0, keepdim=True)]) if self.spend else means

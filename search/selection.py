@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +14,13 @@ from torch import Tensor
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.compute import CPU, Compute
 from ehdnas.search.loop import step_seed
+from ehdnas.search.objective import CLOSE, Constraints
 from ehdnas.search.spaces.base import Architecture, Space, Supernet
 
 _DRAWS = 500
-_CLOSE = math.log(1.05)  # within 5 % under the bound has spent what was allowed
 _SAME = 1e-6  # of two logarithms of values that are one
 _FAR = 1e3  # where there is no telling farther from far
+_APART = 6  # choices of an architecture; in the DARTS space an edge that is moved changes two
 _CLIMBS = 4  # walks among networks as close to the budget, from the likeliest of them
 
 Violations = Callable[[list[Architecture]], Tensor]
@@ -43,7 +43,7 @@ class Candidate:
 
 def distance(violation: float) -> float:
     """Return how far a violation is from close under the budget: 0 there, more below it and above it."""
-    return max(violation, -_CLOSE - violation, 0.0)
+    return max(violation, -CLOSE - violation, 0.0)
 
 
 def closeness(violation: float) -> float:
@@ -82,6 +82,22 @@ def candidates(
     return ground.ranked
 
 
+def apart(ranked: Sequence[Architecture], count: int) -> list[Architecture]:
+    """Return so many of the architectures, the first ones that differ from each other in many choices.
+
+    Those that a distribution thinks likeliest are often one decision from its mode: to try several of them
+    would be to try one. They differ in `_APART` choices, or in as many as leave enough of them.
+    """
+    for least in range(_APART, 0, -1):
+        kept: list[Architecture] = []
+        for one in ranked:
+            if all(_differing(one, other) >= least for other in kept):
+                kept.append(one)
+            if len(kept) == count:
+                return kept
+    return kept
+
+
 def _closest(one: Candidate) -> tuple[bool, float, float]:
     return one.violation > 0, closeness(one.violation), -one.log_prob
 
@@ -102,6 +118,21 @@ def fastest(
         if value < best_score:
             best, best_score = current, value
     return best
+
+
+def can_be_spent(space: Space, constraints: Constraints) -> bool:
+    """Return whether some network is predicted to take what the budgets allow, or closely so.
+
+    Of a budget that allows more than the slowest network takes, nothing says how much should be used.
+    """
+
+    @torch.no_grad()
+    def left(networks: list[Architecture]) -> Tensor:
+        return -constraints.violation(space.encode_all(networks))
+
+    start = space.reference
+    slowest = start if float(left([start])) <= CLOSE else fastest(space, left, [start])
+    return float(left([slowest])) <= CLOSE
 
 
 def fastest_starts(space: Space, seed: int, count: int = 4) -> list[Architecture]:

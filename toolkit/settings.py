@@ -86,6 +86,10 @@ class Settings(BaseModel):
     protocol: Literal["standard", "quick"] = Field("standard", description="how long each is measured")
     search_epochs: int | None = Field(None, ge=1, description="epochs of the search")
     train_epochs: int | None = Field(None, ge=1, description="epochs of the final training")
+    finalists: int = Field(
+        9, ge=1, le=64, description="networks tried at the search's end by training them; 1: none is"
+    )
+    trial_epochs: int | None = Field(None, ge=1, description="epochs of the first round of those trainings")
     batch_size: int | None = Field(None, ge=1, description="images a step, in search and training")
     learning_rate: float | None = Field(None, gt=0, description="learning rate of the weights")
     relaxation: Literal["single", "mixed", "partial"] = Field(

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ehdnas.core.budget import Budget
-from ehdnas.search.objective import Constraint
-from ehdnas.search.selection import candidates
+from ehdnas.search.objective import Constraint, Constraints
+from ehdnas.search.selection import apart, can_be_spent, candidates
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.search.spaces.darts.space import DartsSpace
 from ehdnas.search.spaces.mobile.space import MobileSpace
@@ -151,3 +151,34 @@ def test_without_a_budget_the_likeliest_come_first():
     ranked = candidates(space, decided(space), None, seed=0)
     assert [one.log_prob for one in ranked] == sorted((one.log_prob for one in ranked), reverse=True)
     assert ranked[0].architecture == space.most_likely(decided(space))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_those_that_are_apart_differ_in_more_than_a_decision(name):
+    space = SPACES[name]
+    ranked = [one.architecture for one in candidates(space, decided(space), None, seed=0)]
+    around = [ranked[0], *space.neighbours(ranked[0]), *ranked[1:]]
+    kept = apart(around, 4)
+    assert kept[0] == ranked[0]
+    assert len(set(kept)) == 4
+    differing = [
+        sum(a != b for a, b in zip(one.choices, two.choices, strict=True)) for one in kept for two in kept
+    ]
+    assert min(filter(None, differing)) > 1
+
+
+def test_where_all_are_alike_those_count_that_there_are():
+    space = SPACES["nasbench201"]
+    alike = [space.reference, *space.neighbours(space.reference)]
+    assert len(apart(alike, 5)) == 5
+    assert apart(alike[:2], 5) == alike[:2]
+    assert apart([], 3) == []
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_budget_beyond_the_slowest_network_cannot_be_spent(name):
+    space = SPACES[name]
+    _, slowest = extreme_latencies(space)
+    for share, spent in ((0.5, True), (1.02, True), (1.5, False)):
+        constraint = Constraint(Formula(), Budget("latency_ms", share * slowest), 0.9)
+        assert can_be_spent(space, Constraints((constraint,))) == spent

@@ -96,6 +96,18 @@ def test_each_multiplier_follows_its_own_constraint():
     assert slopes.tolist() == pytest.approx(torch.tensor([pulls, pulls]).div(2).numpy())
 
 
+def test_budgets_that_are_to_be_spent_pull_back_what_undercuts_all_of_them():
+    dual = DualAscent(2, rate=0.1, stiffness=4.0, spend=True)
+    seen = torch.tensor([[-0.6, -0.2], [-0.8, -0.4]], requires_grad=True)
+    (slopes,) = torch.autograd.grad(dual.loss(seen), [seen])
+    pull = 4 * (0.3 - math.log(1.05))  # the second one binds, and is undercut by 0.3
+    assert slopes.tolist() == pytest.approx(torch.tensor([[0, -pull / 2]] * 2).numpy())
+    dual.update(seen)
+    assert dual.multipliers == pytest.approx([0, 0, 0.1 * (0.3 - math.log(1.05))])
+    close = torch.full((1, 2), -0.02)
+    assert DualAscent(2, spend=True).loss(close) == 0
+
+
 def test_what_is_recorded_names_each_of_several_constraints_and_no_single_one():
     gates = some_gates()
     _, figures = Distribution(SPACE, BOTH).hardware(gates)

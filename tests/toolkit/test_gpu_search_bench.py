@@ -79,14 +79,16 @@ def test_a_stopped_search_goes_on_and_both_networks_are_trained(bench, tmp_path)
     for name in (*(f"train-{number}" for number in range(1, 6)), "test"):
         write_shard(data / f"{name}.npz", 16, rng)
     settings = ["--data", data, "--out", out, "--compute", "cpu", "--channels", 4, "--cells", 3, "--batch", 8]
-    settings += ["--epochs-search", 3, "--epochs-train", 1]
+    settings += ["--epochs-search", 3, "--epochs-tried", 1, "--epochs-train", 1]
     code, text = bench(*settings, "--stage", "search", "--seconds", 0)
     assert code == 75, text
     assert (out / "search.safetensors").stat().st_size < 16 * 2**20
     code, text = bench(*settings, "--stage", "all")
     assert code == 0, text
     results = json.loads((out / "results.json").read_text())
-    assert results["search"]["simulated_fps"] >= results["search"]["budget_fps"]
+    for one in results["search"]["candidates"]:
+        assert one["simulated_fps"] >= results["search"]["budget_fps"]
     assert len(results["search"]["history"]) == 3
-    assert {*results["train"]} >= {"found", "DARTS_V2", "machine", "date", "command"}
-    assert 0 <= results["train"]["DARTS_V2"]["test_accuracy"] <= 1
+    assert results["choose"]["genotype"] == results["choose"]["trials"][-1]["genotype"]
+    assert {*results["train"]} >= {"found-0", "DARTS_V2-0", "machine", "date", "command"}
+    assert 0 <= results["train"]["DARTS_V2-0"]["accuracy"] <= 1

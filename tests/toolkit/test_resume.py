@@ -14,6 +14,8 @@ channels = 4
 cells = 3
 samples = 300
 search_epochs = 3
+finalists = 2
+trial_epochs = 1
 train_epochs = 3
 batch_size = 64
 checkpoint_s = 0
@@ -36,10 +38,12 @@ def rows(project):
 
 
 def steps(project, stage):
+    """How many steps a stage's checkpoint holds; of a trial, which is named after its network, any."""
     run = find_workspace(project).latest()
-    if run is None or not run.checkpoint(stage).exists():
+    if run is None:
         return 0
-    return load_checkpoint(run.checkpoint(stage))[1]["done"]
+    path = next(run.folder.glob("trial-*"), None) if stage == "trial" else run.checkpoint(stage)
+    return load_checkpoint(path)[1]["done"] if path is not None and path.exists() else 0
 
 
 def finish(ehdnas):
@@ -74,6 +78,7 @@ def expected(tmp_path_factory):
 PLACES = [
     *[("profile", count) for count in (1, 101, 201)],
     *[("search", count) for count in (1, 14, 30)],
+    *[("trial", count) for count in (1, 8)],
     *[("train", count) for count in (1, 24, 60)],
 ]
 """Stage, and after how many stored measurements or steps it is killed."""
@@ -87,7 +92,8 @@ def test_a_killed_stage_resumes_to_the_same_weights(project, ehdnas, killed, exp
         assert ehdnas("profile", "--device", "ehdnas-generic").code == 0
     if stage == "train":
         assert ehdnas("search").code == 0
-    arguments = [stage, "--device", "ehdnas-generic"] if stage == "profile" else [stage]
+    command = "search" if stage == "trial" else stage
+    arguments = [command, "--device", "ehdnas-generic"] if stage == "profile" else [command]
 
     def ready():
         return (rows(project)[0] if stage == "profile" else steps(project, stage)) >= after
@@ -104,7 +110,8 @@ def test_a_killed_stage_resumes_to_the_same_weights(project, ehdnas, killed, exp
 @pytest.mark.parametrize("after", [2, 6, 10])
 def test_on_a_real_clock_no_measurement_is_lost_or_repeated(project, ehdnas, killed, after):
     (project / "ehdnas.toml").write_text(
-        'channels = 2\ncells = 3\nsamples = 12\nsearch_epochs = 1\nprotocol = "quick"\ndevice = "local"\n'
+        "channels = 2\ncells = 3\nsamples = 12\nsearch_epochs = 1\nfinalists = 1\n"
+        'protocol = "quick"\ndevice = "local"\n'
     )
     assert killed(project, ["profile"], lambda: rows(project)[0] >= after, limit_s=200)
     kept = rows(project)[0]

@@ -21,7 +21,16 @@ from ehdnas.search.checkpoint import load_checkpoint
 from ehdnas.settings import Settings
 from ehdnas.workspace import Workspace, find_workspace
 
-TINY = {"channels": 4, "cells": 3, "samples": 40, "search_epochs": 2, "train_epochs": 2, "batch_size": 64}
+TINY = {
+    "channels": 4,
+    "cells": 3,
+    "samples": 40,
+    "search_epochs": 2,
+    "train_epochs": 2,
+    "batch_size": 64,
+    "finalists": 2,
+    "trial_epochs": 1,
+}
 TOML = "".join(f"{key} = {value}\n" for key, value in {**TINY, "checkpoint_s": 0}.items())
 DEVICES = ("ehdnas-generic", "zcu102-pipeline")
 BOTH = ["--device", ",".join(DEVICES)]

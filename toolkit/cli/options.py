@@ -59,6 +59,11 @@ Transfer = Annotated[
 ]
 Random = Annotated[bool, typer.Option("--random", help="Measure networks as drawn, not the most telling.")]
 SearchEpochs = Annotated[int | None, typer.Option(help="Epochs of the search.")]
+Finalists = Annotated[
+    int | None,
+    typer.Option(help="Networks that are tried at the end, each trained for a few epochs; 1: none is."),
+]
+TrialEpochs = Annotated[int | None, typer.Option(help="Epochs of the first round of such trials.")]
 TrainEpochs = Annotated[int | None, typer.Option(help="Epochs of the final training.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]
 MicroBatches = Annotated[

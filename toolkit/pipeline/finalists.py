@@ -13,7 +13,7 @@ from torch import Tensor
 from ehdnas.pipeline.constraints import Budgets, expected, fit_all, said
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.scoring import SCORED, SCORED_ON, shared_accuracy
-from ehdnas.search.selection import Candidate, candidates, closeness
+from ehdnas.search.selection import Candidate, apart, candidates, closeness
 from ehdnas.search.spaces.base import Architecture, Supernet
 
 MEASURED = 6  # of the candidates that were scored, how many are measured before the predictor is asked again
@@ -57,7 +57,7 @@ class Finals:
 
     `measured` holds what every round found out, and `budgets` what each device's predictor is by now. Unless
     networks are to `spend` their budgets, the best is the most accurate one, however far from the budget.
-    `fallback` is a network known to meet them.
+    `fallback` is a network known to meet them. As many are measured as are `wanted` for trials.
     """
 
     context: Context
@@ -65,6 +65,7 @@ class Finals:
     fallback: Architecture
     measured: list[Finalist] = field(default_factory=list)
     spend: bool = True
+    wanted: int = 1
 
     @property
     def best(self) -> Finalist | None:
@@ -73,6 +74,15 @@ class Finals:
         That is the most accurate of those within 5 % of the budget; where there are none, the closest to it.
         """
         return min((one for one in self.measured if one.meets), key=self._rank_of, default=None)
+
+    @property
+    def finalists(self) -> list[Finalist]:
+        """The best and, as many as are wanted, those that meet the budgets as closely, the best first."""
+        best, known = self.best, {one.architecture: one for one in self.measured if one.meets}
+        if best is None:
+            return []
+        alike = [one for one in known.values() if self._rank_of(one)[0] == self._rank_of(best)[0]]
+        return sorted(alike, key=self._rank_of)[: self.wanted]
 
     def hold(self, logits: Tensor, judge: Judge) -> None:
         """Score and measure candidates of a learnt distribution, by its logits, until one meets the budgets.
@@ -112,7 +122,7 @@ class Finals:
         known = {one.architecture: one.violation for one in self.measured}
         violations, seed = partial(expected, self.budgets), self.context.settings.seed
         ranked = candidates(self.context.space, logits, violations, seed, known, [self.fallback])
-        judged = [one for one in ranked if one.architecture not in known][:SCORED]
+        judged = _unlike([one for one in ranked if one.architecture not in known])
         accuracies = judge.accuracies([one.architecture for one in judged])
         return list(zip(judged, accuracies, strict=True))
 
@@ -129,11 +139,13 @@ class Finals:
         ]
 
     def _measure(self, scored: list[_Scored]) -> None:
-        """Measure the first few; once one meets the budgets, only those that may be better."""
-        left = MEASURED
+        """Measure the first few; once enough of them meet the budgets, only those that may be better."""
+        left = max(MEASURED, self.wanted)
         for candidate, accuracy in scored:
-            best = self.best
-            if best is not None and self._rank(candidate.violation, accuracy) >= self._rank_of(best):
+            found = self.finalists
+            if len(found) == self.wanted and self._rank(candidate.violation, accuracy) >= self._rank_of(
+                found[-1]
+            ):
                 continue
             if left and fit_all(self.budgets, candidate.architecture):
                 self.keep(candidate.architecture, accuracy)
@@ -175,6 +187,18 @@ class Finals:
             for budget, figure in zip(self.budgets, figures, strict=True)
         ]
         return Finalist(architecture, accuracy, figures, max(violations))
+
+
+def _unlike(ranked: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates to score: of those as close under the budget as the first, unlike ones."""
+    first = [one for one in ranked if _place(one) == _place(ranked[0])]
+    chosen = {one.architecture: one for one in first}
+    kept = [chosen[one] for one in apart(list(chosen), SCORED)]
+    return [*kept, *ranked[len(first) :]][:SCORED]
+
+
+def _place(one: Candidate) -> tuple[bool, float]:
+    return one.violation > 0, closeness(one.violation)
 
 
 class Judge:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.reporter import Silent
-from ehdnas.pipeline.tasks import search_task, train_task
+from ehdnas.pipeline.tasks import search_task, train_task, trial_task
 from ehdnas.pipeline.trainee import Trainee, of_genotype, of_module
 from ehdnas.search.processes import Processes, current, joined
 from ehdnas.search.searcher import Searcher
@@ -25,6 +25,7 @@ from ehdnas.settings import Settings
 from ehdnas.workspace import Workspace
 
 T = TypeVar("T")
+Stage = Literal["search", "trial", "train"]
 
 _INTERRUPTED = 130
 _ENOUGH = ""  # what is posted when no loop will follow
@@ -34,12 +35,13 @@ _NOWHERE = Path()  # the others neither read nor write
 class Call(BaseModel):
     """What the others must know of a loop they join: all that changes what is computed."""
 
-    stage: Literal["search", "train"]
+    stage: Stage
     settings: Settings
     shape: NetworkShape
     resume: bool
     genotype: str = ""
     module: str = ""
+    epochs: int = 0
 
 
 def shared(command: Callable[[], T]) -> T | int:
@@ -71,14 +73,19 @@ def _command_or_follow(command: Callable[[], T], processes: Processes) -> T | in
         processes.post(_ENOUGH)
 
 
-def call(
-    context: Context, stage: Literal["search", "train"], resume: bool, what: Trainee | None = None
-) -> None:
-    """Call the other processes to the loop of a stage, which the caller then begins; alone, do nothing."""
+def call(context: Context, stage: Stage, resume: bool, what: Trainee | None = None, epochs: int = 0) -> None:
+    """Call the other processes to the loop of a stage, which the caller then begins; alone, do nothing.
+
+    Args:
+        what: the network, of a training or a trial.
+        epochs: of a trial.
+    """
     processes = current()
     if processes.count > 1:
         of = {} if what is None else {"genotype": what.genotype, "module": what.module}
-        made = Call(stage=stage, settings=context.settings, shape=context.shape, resume=resume, **of)
+        made = Call(
+            stage=stage, settings=context.settings, shape=context.shape, resume=resume, epochs=epochs, **of
+        )
         processes.post(made.model_dump_json())
 
 
@@ -99,7 +106,9 @@ def _join_in(called: Call) -> None:
         made = Searcher(search_task(context), _NOWHERE)
     else:
         what = of_module(context, called.module) if called.module else of_genotype(context, called.genotype)
-        made = Trainer(train_task(context, what), _NOWHERE)
+        trial = called.stage == "trial"
+        task = trial_task(context, what, called.epochs) if trial else train_task(context, what)
+        made = Trainer(task, _NOWHERE)
     if called.resume:
         made.resume()
     made.run(context.reporter.progress)

@@ -17,6 +17,7 @@ from ehdnas.pipeline.runs import run_settings, unfinished
 from ehdnas.pipeline.scoring import score_by_method
 from ehdnas.pipeline.supernet import learn, say_plan
 from ehdnas.pipeline.table_search import search_table
+from ehdnas.pipeline.trials import winner
 from ehdnas.search.equal_cost import METHODS as BASELINES
 from ehdnas.search.searcher import SearchResult
 from ehdnas.search.spaces.base import Architecture
@@ -62,7 +63,8 @@ def search(context: Context, resume: bool = False) -> Run:
 def _search_one(context: Context, run: Run, budgets: Budgets, fallback: Architecture, resume: bool) -> None:
     """Search, measure, and go on searching with what the measurements taught while none meets the budgets."""
     # Others are compared by what they find most accurate, wherever under the budget that is.
-    finals = Finals(context, budgets, fallback, spend=context.settings.method not in BASELINES)
+    spend = context.settings.method not in BASELINES
+    finals = Finals(context, budgets, fallback, spend=spend, wanted=context.settings.finalists)
     for further in _rounds(context):
         if further:
             context.reporter.say(
@@ -76,10 +78,11 @@ def _search_one(context: Context, run: Run, budgets: Budgets, fallback: Architec
         del result  # and its supernet: the next one needs the memory
         if finals.best is not None:
             break
-    found = finals.best or _fall_back(context, finals)
+    found, trials = winner(context, run, finals.finalists or [_fall_back(context, finals)])
     say_signs(context, found.architecture, history, gains)
     record = {
         "candidates": [one.row(context) for one in finals.measured],
+        "trials": trials,
         "predictors": [one.profiled.summary() for one in finals.budgets],
         "history": history,
     }

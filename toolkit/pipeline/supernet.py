@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -13,10 +14,15 @@ from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.events import heard
 from ehdnas.pipeline.following import call
 from ehdnas.pipeline.tasks import search_task
+from ehdnas.pipeline.trials import FACTOR, trial_epochs
 from ehdnas.pipeline.worth import warn_of_few_images
+from ehdnas.search.halving import rounds
 from ehdnas.search.processes import current
 from ehdnas.search.searcher import Searcher, SearchResult
+from ehdnas.search.selection import can_be_spent
 from ehdnas.workspace import Run
+
+_PASSES = 1.7  # of a batch that a step takes: of weights, and of architecture without their gradients
 
 
 def learn(
@@ -36,9 +42,8 @@ def learn(
     identity = context.identity(budgets=texts)
     longer = context.having(search_epochs=context.recipe.search_epochs + further) if further else context
     resume = resume or further > 0
-    searcher = Searcher(
-        search_task(longer, [together(one) for one in budgets], identity), run.checkpoint("search")
-    )
+    constraints = [replace(one, spend=can_be_spent(context.space, one)) for one in map(together, budgets)]
+    searcher = Searcher(search_task(longer, constraints, identity), run.checkpoint("search"))
     call(longer, "search", resume)
     if resume:
         context.say_resumed("search", searcher.resume(), searcher.loop)
@@ -51,7 +56,7 @@ def say_plan(context: Context, budgets: Budgets) -> None:
     warn_of_few_images(context)
     recipe, reporter = context.recipe, context.reporter
     steps = max(1, len(context.dataset.train) // 2 // recipe.batch_size)
-    seconds = _step_seconds(context) * steps * recipe.search_epochs
+    seconds = _pass_seconds(context) * (_PASSES * steps * recipe.search_epochs + _trial_passes(context))
     many = "" if context.settings.pareto is None else f"{context.settings.pareto} networks within "
     reporter.say(
         f"search: {recipe.search_epochs} epochs of {steps} steps over '{context.space.name}' "
@@ -59,8 +64,17 @@ def say_plan(context: Context, budgets: Budgets) -> None:
     )
 
 
-def _step_seconds(context: Context) -> float:
-    """Return how long one step takes here, from the quickest of a few passes of the reference network."""
+def _trial_passes(context: Context) -> float:
+    """Return how many passes the trials of the finalists take, at most: fewer may meet the budgets."""
+    images, settings = len(context.dataset.train) // 2, context.settings
+    if settings.pareto is not None or settings.finalists < 2:
+        return 0.0
+    tried = rounds(settings.finalists, trial_epochs(context), FACTOR)
+    return sum(count * epochs for count, epochs in tried) * images / context.recipe.batch_size
+
+
+def _pass_seconds(context: Context) -> float:
+    """Return how long the reference network takes for a batch here, forward and back, at its quickest."""
     compute = context.compute
     with torch.random.fork_rng():
         network = compute.place(context.space.network(context.space.reference, context.shape))
@@ -75,6 +89,4 @@ def _step_seconds(context: Context) -> float:
             out.sum().backward()
             compute.synchronise()
             passes.append(time.perf_counter() - start)
-    parts = context.recipe.micro_batches / current().count
-    # A weight step, and an architecture step that computes no weight gradients.
-    return 1.7 * parts * min(passes)
+    return min(passes) * context.recipe.micro_batches / current().count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from ehdnas.search.objective import Constraints
 from ehdnas.search.processes import current
 from ehdnas.search.searcher import SearchTask
 from ehdnas.search.trainer import TrainTask
+
+_SHORT_RATE = 0.1
 
 
 def search_task(
@@ -56,3 +59,23 @@ def train_task(context: Context, trainee: Trainee, identity: dict[str, Any] | No
         compute=context.compute,
         processes=current(),
     )
+
+
+def trial_task(
+    context: Context, trainee: Trainee, epochs: int, identity: dict[str, Any] | None = None
+) -> TrainTask:
+    """Return a short training, on the half of the images that a search trains weights on.
+
+    What regularises long trainings is left out, and the rate is at least what suits a short schedule.
+    """
+    rate = context.settings.learning_rate or max(context.recipe.train_learning_rate, _SHORT_RATE)
+    plain = dict.fromkeys(("drop_path", "auxiliary_weight", "ema", "label_smoothing", "mixup"), 0.0)
+    short = {"train_epochs": epochs, "train_learning_rate": rate}
+    weights, _ = context.dataset.halves(context.settings.seed)
+    brief = replace(context)
+    vars(brief).update(
+        dataset=replace(context.dataset, train=weights),
+        recipe=context.recipe.model_copy(update={**plain, **short}),
+        augmentation=replace(context.augmentation, cutout=0),
+    )
+    return train_task(brief, trainee, identity)
