@@ -124,7 +124,7 @@ def some_cifar(cifar_dir, tmp_path):
 def test_search_runs_on_real_cifar10(project, ehdnas, some_cifar):
     result = ehdnas(
         "search", "--data", f"cifar10:{some_cifar}", "--channels", 4, "--cells", 3, "--samples", 60,
-        "--search-epochs", 1, "--batch-size", 64, "--json",
+        "--search-epochs", 1, "--finalists", 2, "--trial-epochs", 1, "--batch-size", 64, "--json",
     )  # fmt: skip
     assert result.code == 0, result.err
     assert json.loads(result.out)["shape"] == "c4x3-3x32x32-10-cifar"

@@ -122,7 +122,9 @@ class Finals:
         known = {one.architecture: one.violation for one in self.measured}
         violations, seed = partial(expected, self.budgets), self.context.settings.seed
         ranked = candidates(self.context.space, logits, violations, seed, known, [self.fallback])
-        judged = _unlike([one for one in ranked if one.architecture not in known])
+        new = [one for one in ranked if one.architecture not in known]
+        # To try several that are alike would be to try one; scored alone, the likeliest are to be preferred.
+        judged = _unlike(new) if self.wanted > 1 else new[:SCORED]
         accuracies = judge.accuracies([one.architecture for one in judged])
         return list(zip(judged, accuracies, strict=True))
 
