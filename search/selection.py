@@ -82,6 +82,17 @@ def candidates(
     return ground.ranked
 
 
+def fitted(space: Space, logits: Tensor, violations: Violations, start: Architecture) -> Architecture:
+    """Return the network close under the budget that single decisions lead to from `start`.
+
+    Each decision is the one that costs the least log-probability for what it gains; where none leads there,
+    it is the nearest they lead to.
+    """
+    ground = _Ground(space, logits.detach(), violations, {})
+    (first,) = ground.look([start])
+    return _walk(ground, first).architecture
+
+
 def apart(ranked: Sequence[Architecture], count: int) -> list[Architecture]:
     """Return so many of the architectures, the first ones that differ from each other in many choices.
 
@@ -206,8 +217,8 @@ class _Ground:
         return [self.measured.get(one, v) for one, v in zip(architectures, expected, strict=True)]
 
 
-def _walk(ground: _Ground, here: Candidate) -> None:
-    """Step from a candidate to close under the budget, or as near as single decisions lead.
+def _walk(ground: _Ground, here: Candidate) -> Candidate:
+    """Return where steps from a candidate lead: close under the budget, or as near as single decisions go.
 
     Each step goes towards the bound, from under it never beyond it, where it costs the least
     log-probability for what it gains on the way.
@@ -215,8 +226,9 @@ def _walk(ground: _Ground, here: Candidate) -> None:
     while here.distance > 0:
         around = ground.around(here, partial(_is_towards_bound, here.violation))
         if not around:
-            return
+            return here
         here = max(around, key=partial(_likelihood_gained, here))
+    return here
 
 
 def _is_towards_bound(here: float, there: float) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ehdnas.core.budget import Budget
 from ehdnas.search.objective import Constraint, Constraints
-from ehdnas.search.selection import apart, can_be_spent, candidates
+from ehdnas.search.selection import apart, can_be_spent, candidates, fitted
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.search.spaces.darts.space import DartsSpace
 from ehdnas.search.spaces.mobile.space import MobileSpace
@@ -182,3 +182,18 @@ def test_a_budget_beyond_the_slowest_network_cannot_be_spent(name):
     for share, spent in ((0.5, True), (1.02, True), (1.5, False)):
         constraint = Constraint(Formula(), Budget("latency_ms", share * slowest), 0.9)
         assert can_be_spent(space, Constraints((constraint,))) == spent
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("share", [0.8, 1.2])
+def test_the_reference_is_brought_to_the_budget_by_few_decisions(name, share):
+    space = SPACES[name]
+    own = float(Formula().log_value(space.encode_all([space.reference])).exp())
+    violations = limit(space, share * own)
+    logits = decided(space)
+    found = fitted(space, logits, violations, space.reference)
+    assert space.is_valid(found)
+    assert -NEAR - 1e-6 <= float(violations([found])) <= 0
+    changed = sum(a != b for a, b in zip(found.choices, space.reference.choices, strict=True))
+    assert changed < space.slots
+    assert fitted(space, logits, violations, found) == found

@@ -84,6 +84,8 @@ def test_the_length_of_trials_follows_from_the_search(project):
     def epochs(**settings):
         return trial_epochs(Context(Settings(**settings), Workspace(project), Silent()))
 
-    assert epochs(search_epochs=1) == epochs(search_epochs=50) == 2
-    assert epochs(search_epochs=150) == 6
+    # 718 images of digits, 22 steps of 32 an epoch
+    assert epochs(search_epochs=1) == epochs(search_epochs=50) == 14
+    assert epochs(search_epochs=1000) == 40
+    assert epochs(batch_size=2) == 2  # 4 % of 50 epochs
     assert epochs(search_epochs=150, trial_epochs=1) == 1

@@ -13,7 +13,7 @@ from torch import Tensor
 from ehdnas.pipeline.constraints import Budgets, expected, fit_all, said
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.scoring import SCORED, SCORED_ON, shared_accuracy
-from ehdnas.search.selection import Candidate, apart, candidates, closeness
+from ehdnas.search.selection import Candidate, apart, candidates, closeness, fitted
 from ehdnas.search.spaces.base import Architecture, Supernet
 
 MEASURED = 6  # of the candidates that were scored, how many are measured before the predictor is asked again
@@ -21,6 +21,9 @@ _REFINEMENTS = 2  # times that the predictor is fitted again when none of those 
 _MOST_SPREAD = 0.025  # a device that is less steady than this would leave too little of the budget
 
 _Scored = tuple[Candidate, float]  # with its accuracy by the shared weights
+_Rank = tuple[
+    float, bool, float
+]  # how far from the budgets, whether not given, and the accuracy; least first
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Finals:
 
     `measured` holds what every round found out, and `budgets` what each device's predictor is by now. Unless
     networks are to `spend` their budgets, the best is the most accurate one, however far from the budget.
-    `fallback` is a network known to meet them. As many are measured as are `wanted` for trials.
+    `fallback` is a network known to meet them. As many are measured as are `wanted` for trials; one of those
+    is the space's reference, fitted to the budgets, whatever shared weights say of it.
     """
 
     context: Context
@@ -66,6 +70,7 @@ class Finals:
     measured: list[Finalist] = field(default_factory=list)
     spend: bool = True
     wanted: int = 1
+    _given: Architecture | None = None
 
     @property
     def best(self) -> Finalist | None:
@@ -81,8 +86,10 @@ class Finals:
         best, known = self.best, {one.architecture: one for one in self.measured if one.meets}
         if best is None:
             return []
-        alike = [one for one in known.values() if self._rank_of(one)[0] == self._rank_of(best)[0]]
-        return sorted(alike, key=self._rank_of)[: self.wanted]
+        alike = [one for one in known.values() if self._far(one.violation) == self._far(best.violation)]
+        return sorted(alike, key=lambda one: (one.architecture != self._given, self._rank_of(one)))[
+            : self.wanted
+        ]
 
     def hold(self, logits: Tensor, judge: Judge) -> None:
         """Score and measure candidates of a learnt distribution, by its logits, until one meets the budgets.
@@ -115,16 +122,20 @@ class Finals:
     def _cannot_be_closer(self, best: Finalist) -> bool:
         """Whether other candidates, by predictors that know more, would be of no use."""
         chosen_by_what_is_true = all(one.exact for one in self.budgets)
-        return chosen_by_what_is_true or self._rank(best.violation, None)[0] == 0
+        return chosen_by_what_is_true or self._far(best.violation) == 0
 
     def _proposed(self, logits: Tensor, judge: Judge) -> list[_Scored]:
         """Return candidates of a distribution that were not measured, with their accuracies."""
         known = {one.architecture: one.violation for one in self.measured}
         violations, seed = partial(expected, self.budgets), self.context.settings.seed
-        ranked = candidates(self.context.space, logits, violations, seed, known, [self.fallback])
+        space, starts = self.context.space, [self.fallback]
+        if self.wanted > 1 and space.allows(space.reference):
+            self._given = fitted(space, logits, violations, space.reference)
+            starts.append(self._given)
+        ranked = candidates(space, logits, violations, seed, known, starts)
         new = [one for one in ranked if one.architecture not in known]
         # To try several that are alike would be to try one; scored alone, the likeliest are to be preferred.
-        judged = _unlike(new) if self.wanted > 1 else new[:SCORED]
+        judged = _unlike(new, self._given) if self.wanted > 1 else new[:SCORED]
         accuracies = judge.accuracies([one.architecture for one in judged])
         return list(zip(judged, accuracies, strict=True))
 
@@ -145,26 +156,26 @@ class Finals:
         left = max(MEASURED, self.wanted)
         for candidate, accuracy in scored:
             found = self.finalists
-            if len(found) == self.wanted and self._rank(candidate.violation, accuracy) >= self._rank_of(
-                found[-1]
-            ):
+            rank = self._rank(candidate, accuracy)
+            if len(found) == self.wanted and rank >= self._rank_of(found[-1]):
                 continue
             if left and fit_all(self.budgets, candidate.architecture):
                 self.keep(candidate.architecture, accuracy)
                 left -= 1
 
-    def _promise(self, scored: _Scored) -> tuple[bool, float, float, float]:
+    def _promise(self, scored: _Scored) -> tuple[bool, _Rank, float]:
         """Order those expected to meet the budgets first; of equally good ones the closest to them."""
         candidate, accuracy = scored
-        rank = self._rank(candidate.violation, accuracy)
-        return (candidate.violation > 0, *rank, -candidate.violation)
+        return candidate.violation > 0, self._rank(candidate, accuracy), -candidate.violation
 
-    def _rank_of(self, one: Finalist) -> tuple[float, float]:
-        return self._rank(one.violation, one.accuracy)
+    def _rank_of(self, one: Finalist) -> _Rank:
+        return self._rank(one, one.accuracy)
 
-    def _rank(self, violation: float, accuracy: float | None) -> tuple[float, float]:
-        far = closeness(violation) if self.spend else max(violation, 0.0)
-        return far, 0.0 if accuracy is None else -accuracy
+    def _rank(self, one: Candidate | Finalist, accuracy: float | None) -> _Rank:
+        return self._far(one.violation), one.architecture != self._given, -(accuracy or 0.0)
+
+    def _far(self, violation: float) -> float:
+        return closeness(violation) if self.spend else max(violation, 0.0)
 
     def _refine(self) -> None:
         """Fit again the predictors that misled, or could have."""
@@ -191,10 +202,10 @@ class Finals:
         return Finalist(architecture, accuracy, figures, max(violations))
 
 
-def _unlike(ranked: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates to score: of those as close under the budget as the first, unlike ones."""
+def _unlike(ranked: Sequence[Candidate], given: Architecture | None) -> list[Candidate]:
+    """Return the candidates to score: of those as close as the first unlike ones, what is given first."""
     first = [one for one in ranked if _place(one) == _place(ranked[0])]
-    chosen = {one.architecture: one for one in first}
+    chosen = {one.architecture: one for one in sorted(first, key=lambda one: one.architecture != given)}
     kept = [chosen[one] for one in apart(list(chosen), SCORED)]
     return [*kept, *ranked[len(first) :]][:SCORED]
 

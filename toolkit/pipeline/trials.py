@@ -15,19 +15,22 @@ from ehdnas.pipeline.following import call
 from ehdnas.pipeline.tasks import trial_task
 from ehdnas.pipeline.trainee import of_genotype
 from ehdnas.search.halving import Trial, halved
+from ehdnas.search.loop import steps_per_epoch
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.search.trainer import Trainer, accuracy_of, logits_of
 from ehdnas.workspace import Run
 
-_SHARE = 0.04  # of the search's epochs, that the first trials take
+_SHARE = 0.04  # of the search's epochs, that the first trials take at least
 FACTOR = 3  # a round goes on with the best third, three times as long
-_FEWEST = 2  # after a single epoch the shallowest networks lead, which others soon overtake
+_STEPS = 300  # at least: after a hundred the shallowest networks lead, which others soon overtake
 
 
 def trial_epochs(context: Context) -> int:
-    """Return the epochs of the first round of trials: as set, else by the length of the search."""
-    asked = context.settings.trial_epochs
-    return asked or max(_FEWEST, math.ceil(_SHARE * context.recipe.search_epochs))
+    """Return the epochs of the first round of trials: as set, else by the search's length and the images."""
+    recipe = context.recipe
+    steps = steps_per_epoch(len(context.dataset.train) // 2, recipe.train_batch_size)
+    usual = max(math.ceil(_SHARE * recipe.search_epochs), math.ceil(_STEPS / steps))
+    return context.settings.trial_epochs or usual
 
 
 def winner(
