@@ -79,6 +79,18 @@ def test_a_simulated_figure_is_never_called_measured(workspace, finished):
     assert "measured" not in figures
 
 
+def test_what_finalists_became_in_their_longest_trials_stands_beside_them(workspace, finished):
+    search = search_record()
+    assert "Trained a little" not in page_of(workspace, finished).text
+    tried = search["candidates"][0]["genotype"]
+    search["trials"] = [{"genotype": tried, "epochs": n, "accuracy": a} for n, a in ((2, 0.41), (6, 0.635))]
+    finished.write("search", search)
+    text = page_of(workspace, finished).text
+    assert "Trained a little" in text
+    assert "63.5 % after 6 epochs" in text and "41.0 %" not in text
+    assert "the one that became most accurate" in text
+
+
 @pytest.mark.parametrize(
     ("verdict", "said"),
     [("FAIL", "does not meet the budget"), ("NO VERDICT", "quick protocol measures too briefly")],
@@ -217,6 +229,7 @@ def test_a_genotype_that_is_no_cell_is_shown_without_a_drawing(workspace, finish
         ("train", {"test_accuracy": "high"}, "train.test_accuracy"),
         ("search", {"candidates": [{"genotype": "0"}]}, "search.candidates.0.figures"),
         ("search", {"history": [{"loss": math.nan}]}, "search.history.0.loss"),
+        ("search", {"trials": [{"genotype": "0", "epochs": 1}]}, "search.trials.0.accuracy"),
         ("verify", verify_record(basis="guessed"), "verify.figures.0.basis"),
         ("export", {"artifacts": [{"target": "tflite"}]}, "'file'"),
         ("verify", {"measurements": [{"device": "pi4", "measurement": None}]}, "NoneType"),

@@ -68,6 +68,15 @@ class CandidateData:
 
 
 @dataclass(frozen=True)
+class TrialData:
+    """How accurate a finalist became, on images it was not trained on, when trained for a few epochs."""
+
+    genotype: str
+    epochs: int
+    accuracy: FiniteFloat
+
+
+@dataclass(frozen=True)
 class HeldOutData:
     """The predictor on networks it was not fitted on; shares are of 1, `mape` is a mean relative error."""
 
@@ -108,7 +117,7 @@ class SearchData:
     """What the search found, with a predictor a budget.
 
     `cells` is the genotype of the space; `history` one record an epoch. `queries` is how many accuracies it
-    asked of an imported table, None where it trained a supernet.
+    asked of an imported table, None where it trained a supernet. `trials` has each finalist's in turn.
     """
 
     genotype: str
@@ -121,6 +130,12 @@ class SearchData:
     budgets: list[BudgetData]
     method: str = "gradient"
     queries: int | None = None
+    trials: list[TrialData] = field(default_factory=list)
+
+    @property
+    def longest(self) -> dict[str, TrialData]:
+        """The last, which is the longest, trial of each finalist, by its genotype."""
+        return {one.genotype: one for one in self.trials}
 
 
 @dataclass(frozen=True)
