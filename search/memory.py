@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,8 @@ from ehdnas.core.errors import EhdnasError
 from ehdnas.search.compute import Compute
 
 T = TypeVar("T")
+
+_OF_CPU = "DefaultCPUAllocator: can't allocate memory"
 
 
 def within_memory(
@@ -28,7 +31,8 @@ def within_memory(
         EhdnasError: the device's memory is too small; the message names a batch that fits.
     """
     try:
-        return step()
+        with telling_memory():
+            return step()
     except torch.OutOfMemoryError:
         pass  # what the step still held is free only once the exception is gone
     fits = batch_that_fits(attempt, batch // parts, compute)
@@ -36,6 +40,17 @@ def within_memory(
         f"{stage}: a batch of {batch}{f' in {parts} parts' if parts > 1 else ''} does not fit into the "
         f"memory of {compute.device}; {_mend(batch, parts, fits)}"
     )
+
+
+@contextmanager
+def telling_memory() -> Iterator[None]:
+    """Raise torch.OutOfMemoryError where the CPU's memory is too small, too; torch has no error for that."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _OF_CPU in str(error):
+            raise torch.OutOfMemoryError(str(error)) from None
+        raise
 
 
 def _mend(batch: int, parts: int, fits: int | None) -> str:
@@ -53,7 +68,8 @@ def batch_that_fits(attempt: Callable[[int], None], batch: int, compute: Compute
         if compute.device.type == "cuda":
             torch.cuda.empty_cache()
         try:
-            attempt(size)
+            with telling_memory():
+                attempt(size)
         except torch.OutOfMemoryError:
             continue
         return size

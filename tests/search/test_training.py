@@ -230,15 +230,24 @@ def test_a_distribution_that_is_no_number_stops_before_it_is_sampled(tmp_path):
     assert found.logits.isfinite().all()
 
 
+def as_a_gpu_says():
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def as_the_cpu_says():
+    torch.empty(1 << 50, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("too_much", [as_a_gpu_says, as_the_cpu_says])
 @pytest.mark.parametrize("make", [trainer, searcher])
-def test_out_of_memory_names_a_batch_that_fits(tmp_path, monkeypatch, make):
+def test_out_of_memory_names_a_batch_that_fits(tmp_path, monkeypatch, make, too_much):
     found = make(tmp_path / "c")
     module = found.network if make is trainer else found.supernet
     forward = module.forward
 
     def small(batch, *gates):
         if len(batch) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            too_much()
         return forward(batch, *gates)
 
     monkeypatch.setattr(module, "forward", small)

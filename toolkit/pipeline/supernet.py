@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
-from ehdnas.core.text import duration
 from ehdnas.pipeline.constraints import Budgets, said, together
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.events import heard
 from ehdnas.pipeline.following import call
 from ehdnas.pipeline.tasks import search_task
+from ehdnas.pipeline.timing import about, pass_seconds
 from ehdnas.pipeline.trials import FACTOR, trial_epochs
 from ehdnas.pipeline.worth import warn_of_few_images
 from ehdnas.search.halving import rounds
@@ -56,11 +55,12 @@ def say_plan(context: Context, budgets: Budgets) -> None:
     warn_of_few_images(context)
     recipe, reporter = context.recipe, context.reporter
     steps = max(1, len(context.dataset.train) // 2 // recipe.batch_size)
-    seconds = _pass_seconds(context) * (_PASSES * steps * recipe.search_epochs + _trial_passes(context))
+    taken, passes = _pass_seconds(context), _PASSES * steps * recipe.search_epochs + _trial_passes(context)
+    seconds = None if taken is None else taken * passes
     many = "" if context.settings.pareto is None else f"{context.settings.pareto} networks within "
     reporter.say(
         f"search: {recipe.search_epochs} epochs of {steps} steps over '{context.space.name}' "
-        f"({context.shape}) for {many}{said(budgets)}; about {duration(seconds)} on {context.computing}"
+        f"({context.shape}) for {many}{said(budgets)}{about(seconds)} on {context.computing}"
     )
 
 
@@ -73,20 +73,12 @@ def _trial_passes(context: Context) -> float:
     return sum(count * epochs for count, epochs in tried) * images / context.recipe.batch_size
 
 
-def _pass_seconds(context: Context) -> float:
-    """Return how long the reference network takes for a batch here, forward and back, at its quickest."""
+def _pass_seconds(context: Context) -> float | None:
+    """Return how long the reference network takes for a batch here; None where memory is too small."""
     compute = context.compute
     with torch.random.fork_rng():
         network = compute.place(context.space.network(context.space.reference, context.shape))
         size = min(context.recipe.batch_size, len(context.dataset.train)) // context.recipe.micro_batches
         images = torch.randn(max(size, 1), *context.shape.image)
-        images = compute.batch(images)
-        passes = []
-        for _ in range(3):
-            start = time.perf_counter()
-            with compute.autocast():
-                out = network(images)
-            out.sum().backward()
-            compute.synchronise()
-            passes.append(time.perf_counter() - start)
-    return min(passes) * context.recipe.micro_batches / current().count
+    taken = pass_seconds(network, images, compute)
+    return None if taken is None else taken * context.recipe.micro_batches / current().count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from torch import nn
 from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.files import sha256
 from ehdnas.core.images.dataset import normalise
-from ehdnas.core.text import duration
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.events import heard
 from ehdnas.pipeline.following import call
 from ehdnas.pipeline.tasks import train_task
+from ehdnas.pipeline.timing import about, pass_seconds
 from ehdnas.pipeline.trainee import Trainee, require_images, trainee_of
 from ehdnas.search.checkpoint import load_checkpoint, module_tensors, restore_module, save_checkpoint
 from ehdnas.search.processes import current
@@ -113,24 +112,14 @@ def shape_fields(shape: NetworkShape) -> dict[str, Any]:
 def _say_plan(context: Context, trainer: Trainer) -> None:
     loop, compute = trainer.loop, context.compute
     trainer.network.train()
-    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
-    with torch.random.fork_rng():
-        size = max(context.recipe.train_batch_size // trainer.parts.count, 1)
-        images = torch.from_numpy(context.dataset.train.images[:size])
-        passes = []
-        for _ in range(3):
-            start = time.perf_counter()
-            with compute.autocast():
-                out = trainer.network(compute.batch(context.augmentation.evaluate(images)))
-            (out[0] if isinstance(out, tuple) else out).sum().backward()
-            compute.synchronise()
-            passes.append(time.perf_counter() - start)
-    trainer.network.zero_grad(set_to_none=True)
-    trainer.network.load_state_dict(before)
-    parts = trainer.parts.count // current().count
+    size = max(context.recipe.train_batch_size // trainer.parts.count, 1)
+    images = context.augmentation.evaluate(torch.from_numpy(context.dataset.train.images[:size]))
+    taken = pass_seconds(trainer.network, images, compute)
+    passes = loop.steps * loop.epochs * (trainer.parts.count // current().count)
+    seconds = None if taken is None else taken * passes
     context.reporter.say(
-        f"train: {loop.epochs} epochs of {loop.steps} steps on {len(context.dataset.train)} images; "
-        f"about {duration(parts * min(passes) * loop.steps * loop.epochs)} on {context.computing}"
+        f"train: {loop.epochs} epochs of {loop.steps} steps on {len(context.dataset.train)} images"
+        f"{about(seconds)} on {context.computing}"
     )
 
 
