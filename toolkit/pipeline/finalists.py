@@ -87,9 +87,7 @@ class Finals:
         if best is None:
             return []
         alike = [one for one in known.values() if self._far(one.violation) == self._far(best.violation)]
-        return sorted(alike, key=lambda one: (one.architecture != self._given, self._rank_of(one)))[
-            : self.wanted
-        ]
+        return sorted(alike, key=self._rank_of)[: self.wanted]
 
     def hold(self, logits: Tensor, judge: Judge) -> None:
         """Score and measure candidates of a learnt distribution, by its logits, until one meets the budgets.

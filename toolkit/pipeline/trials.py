@@ -14,7 +14,7 @@ from ehdnas.pipeline.finalists import Finalist
 from ehdnas.pipeline.following import call
 from ehdnas.pipeline.tasks import trial_task
 from ehdnas.pipeline.trainee import of_genotype
-from ehdnas.search.halving import Trial, halved
+from ehdnas.search.halving import Trial, halved, rounds
 from ehdnas.search.loop import steps_per_epoch
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.search.trainer import Trainer, accuracy_of, logits_of
@@ -44,9 +44,11 @@ def winner(
     if len(finalists) < 2:
         return finalists[0], []
     epochs = trial_epochs(context)
+    lengths = [length for _, length in rounds(len(finalists), epochs, FACTOR)]
+    then = "".join(f", the best third of them for {length}" for length in lengths[1:])
     context.reporter.say(
         f"search: {len(finalists)} networks meet the budget about alike; training each from scratch for "
-        f"{epochs} epochs, the best third for three times as long, and so on, to tell which is best"
+        f"{epochs} epochs{then}, to tell which is best"
     )
     trials = halved([one.architecture for one in finalists], epochs, _Tried(context, run), FACTOR)
     for one in trials:
