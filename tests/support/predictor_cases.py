@@ -15,7 +15,7 @@ from ehdnas.search.spaces.base import Space, find_space
 
 SAMPLES = 60
 OF_COST = ("flops", "op-sum")  # which can say nothing of a space whose costs are not known
-KNOWN, CHAIN = ("darts", "nasbench201"), "table"
+KNOWN, CHAIN = ("darts", "nasbench201", "mobile"), "table"
 PAIRS = [(method, where) for method in METHODS for where in KNOWN]
 PAIRS += [(method, CHAIN) for method in METHODS if method not in OF_COST]
 each_method = pytest.mark.parametrize("method", METHODS)

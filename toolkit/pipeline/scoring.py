@@ -69,7 +69,7 @@ class _Kept:
 
     def __init__(self, context: Context, path: Path, ask: Accuracy, count: int) -> None:
         self._context, self._path, self._ask, self._count = context, path, ask, count
-        self._told = _read(path)
+        self._told = kept_accuracies(path)
         self._asked, self._written = 0, time.monotonic()
 
     def __call__(self, architecture: Architecture) -> float:
@@ -87,7 +87,7 @@ class _Kept:
         self._written = time.monotonic()
 
 
-def _read(path: Path) -> dict[str, float]:
+def kept_accuracies(path: Path) -> dict[str, float]:
     """Return what was kept; nothing where it is absent or damaged, since it can be had again."""
     try:
         kept = read_json(path)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
-from ehdnas.core.files import read_json, write_json
+from ehdnas.core.files import write_json
 from ehdnas.core.images.dataset import normalise
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.finalists import Finalist
 from ehdnas.pipeline.following import call
+from ehdnas.pipeline.scoring import kept_accuracies
 from ehdnas.pipeline.tasks import trial_task
 from ehdnas.pipeline.trainee import of_genotype
 from ehdnas.search.halving import Trial, halved, rounds
@@ -78,7 +79,7 @@ class _Tried:
     def __init__(self, context: Context, run: Run) -> None:
         self._context, self._run = context, run
         self._path = run.stage_file("trials")
-        self._known: dict[str, float] = read_json(self._path) if self._path.is_file() else {}
+        self._known = kept_accuracies(self._path)
 
     def __call__(self, architectures: Sequence[Architecture], epochs: int) -> list[float]:
         return [self._accuracy(self._context.space.text(one), epochs) for one in architectures]
