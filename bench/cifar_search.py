@@ -87,11 +87,16 @@ class Job:
 def done(job: Job) -> dict[str, Any]:
     """Return what a job gave, with the CPU seconds it took, from its file where it was done before."""
     torch.set_num_threads(1)
-    path = Path(f"{job.name}.json")
+    path, spent = Path(f"{job.name}.json"), Path(f"{job.name}.cpu_s")
     if not path.is_file():
         start = time.process_time()
-        found = searched(job) if job.method else trained(job)
-        found["cpu_s"] = round(time.process_time() - start, 1)
+        before = float(spent.read_text()) if spent.is_file() else 0.0
+        try:
+            found = searched(job) if job.method else trained(job)
+        finally:  # it may have been stopped, to go on later
+            taken = round(before + time.process_time() - start, 1)
+            spent.write_text(str(taken))
+        found["cpu_s"] = taken
         write_json(path, found)
         print(f"{job.name}  {found.get('accuracy', 0):.2%}  {found['cpu_s']:.0f} s", flush=True)
     return read_json(path)
