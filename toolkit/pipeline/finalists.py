@@ -23,7 +23,7 @@ _MOST_SPREAD = 0.025  # a device that is less steady than this would leave too l
 _Scored = tuple[Candidate, float]  # with its accuracy by the shared weights
 _Rank = tuple[
     float, bool, float
-]  # how far from the budgets, whether not given, and the accuracy; least first
+]  # the distance to the budgets, whether not given, less accuracy: least first
 
 
 @dataclass(frozen=True)
