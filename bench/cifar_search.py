@@ -3,7 +3,8 @@
     python bench/cifar_search.py [--seeds 6] [--search-epochs 7] [--train-epochs 6] [--jobs 2] [--work DIR]
 
 Protocol, written down before it was run. One shard of CIFAR-10 (10,000 training images, all 10,000 test
-images), the DARTS space at C=8 x 5 cells, EH-DNAS's generic accelerator, simulated. For throughputs of 1.4,
+images), the DARTS space at C=8 x 5 cells with widths and depths beside that (darts-sized), EH-DNAS's generic
+accelerator, simulated. For throughputs of 1.4,
 1.6 and 1.8 times DARTS_V2's the command `ehdnas search` finds a network each; for 1.4 times `--method
 random` does too, at the cost of the search by gradient, trials included. Searches see the training images
 alone. Then these networks, DARTS_V2 and EHDNAS_GENERIC are trained by one recipe with the same seeds: the
@@ -14,7 +15,7 @@ and the network for 1.4 times are trained with all seeds, the others with the fi
 reported.
 
 CPU minutes are counted, of one thread each. What was finished is kept in --work, and a run that was stopped
-goes on from there. Prints a line a training, then a network; writes bench/results/cifar_search.json.
+goes on from there. Prints a line a training, then a network; writes bench/results/cifar_search_N_epochs.json.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ from ehdnas.search.recipes import recipe_for
 from ehdnas.search.spaces.base import NetworkShape, find_space
 from ehdnas.search.trainer import Trainer, TrainTask, accuracy_of, logits_of
 
-SPACE, SHAPE = find_space("darts"), NetworkShape(8, 5, (3, 32, 32), 10)
+SPACE, SHAPE = find_space("darts-sized"), NetworkShape(8, 5, (3, 32, 32), 10)
 DEVICE, REFERENCE = "ehdnas-generic", "DARTS_V2"
 FACTORS = (1.4, 1.6, 1.8)
 OURS = f"gradient at {FACTORS[0]} x"
 SEED = 0
-SETTINGS = f"""space = "darts"
+SETTINGS = f"""space = "darts-sized"
 device = "{DEVICE}"
 channels = {SHAPE.channels}
 cells = {SHAPE.cells}
@@ -176,7 +177,7 @@ def main() -> None:
     minutes = sum(one["cpu_s"] for of in (found.values(), *trainings.values()) for one in of) / 60
     print(f"{minutes:.0f} CPU minutes")
     about = {"search_epochs": args.search_epochs, "train_epochs": args.train_epochs, "cpu_minutes": minutes}
-    write_result("cifar_search", {**about, "networks": rows, "searches": found})
+    write_result(f"cifar_search_{args.train_epochs}_epochs", {**about, "networks": rows, "searches": found})
 
 
 def found_and_trained(args: argparse.Namespace, run: Callable[..., Any]) -> tuple[dict, dict, dict]:

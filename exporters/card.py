@@ -57,7 +57,7 @@ def _use(manifest: Manifest) -> list[str]:
     if "mean" in meta and "std" in meta:
         lines.append(
             f"- pre-processing, not in the file: pixels / 255, minus {_plain(meta['mean'])}, "
-            f"divided by {_plain(meta['std'])}, per channel"
+            f"divided by {_plain(meta['std'])}, per channel; no latency that is told of it counts that"
         )
     classes = meta.get("classes")
     if classes:

@@ -15,6 +15,7 @@ from ehdnas.core.export_options import ExportOptions
 from ehdnas.core.files import holding, write_text
 from ehdnas.exporters.base import Exporter, find_exporter, network_graph
 from ehdnas.exporters.card import write_card
+from ehdnas.exporters.example import write_examples
 from ehdnas.exporters.given import as_images, as_network, require_classes
 from ehdnas.exporters.parity import Reference, check_parity, find_fault, require_parity
 
@@ -51,7 +52,7 @@ def export_network(
     """Export your own network, weights and all, and return the artifact to deploy.
 
     The same door that `ehdnas export` goes through: the file is checked against the network in its own
-    interpreter; manifest, model card and class names are written beside it.
+    interpreter; manifest, model card, an example of its use and class names are written beside it.
 
     Args:
         model: gives logits (n, classes) for (n, C, H, W).
@@ -139,3 +140,4 @@ def _finished(exporter: Exporter, artifact: Artifact) -> Delivery:
 def _describe(artifact: Artifact) -> None:
     artifact.save()
     write_card(artifact)
+    write_examples(artifact)

@@ -82,7 +82,7 @@ def candidates(
     return ground.ranked
 
 
-def fitted(space: Space, logits: Tensor, violations: Violations, start: Architecture) -> Architecture:
+def fitted(space: Space, logits: Tensor, violations: Violations, start: Architecture) -> Candidate:
     """Return the network close under the budget that single decisions lead to from `start`.
 
     Each decision is the one that costs the least log-probability for what it gains; where none leads there,
@@ -90,22 +90,25 @@ def fitted(space: Space, logits: Tensor, violations: Violations, start: Architec
     """
     ground = _Ground(space, logits.detach(), violations, {})
     (first,) = ground.look([start])
-    return _walk(ground, first).architecture
+    return _walk(ground, first)
 
 
-def apart(ranked: Sequence[Architecture], count: int) -> list[Architecture]:
+def apart(
+    ranked: Sequence[Architecture], count: int, given: Sequence[Architecture] = ()
+) -> list[Architecture]:
     """Return so many of the architectures, the first ones that differ from each other in many choices.
 
     Those that a distribution thinks likeliest are often one decision from its mode: to try several of them
-    would be to try one. They differ in `_APART` choices, or in as many as leave enough of them.
+    would be to try one. They differ in `_APART` choices, or in as many as leave enough of them. Those
+    that are `given` are kept in any case, and the others differ from them as well.
     """
     for least in range(_APART, 0, -1):
-        kept: list[Architecture] = []
+        kept = list(given)
         for one in ranked:
-            if all(_differing(one, other) >= least for other in kept):
+            if len(kept) < count and all(_differing(one, other) >= least for other in kept):
                 kept.append(one)
-            if len(kept) == count:
-                return kept
+        if len(kept) >= count:
+            break
     return kept
 
 

@@ -77,12 +77,14 @@ class Workload:
         fixed: Sequence[Layer],
         chosen: Mapping[tuple[int, int], Sequence[Layer]],
         choices: NDArray[np.integer],
+        edge_elements: int | None = None,
     ) -> Workload:
         """Return the n networks `choices` [n, slots] of a search space.
 
         Args:
             fixed: the layers that every network of the space has, its first and its last among them.
             chosen: (slot, choice) -> the layers that a network has if it takes that choice there.
+            edge_elements: of every network, where `fixed` does not begin and end it.
         """
         index: dict[Layer, tuple[int, Layer]] = {}
         base = _indices(fixed, index)
@@ -92,7 +94,8 @@ class Workload:
         for (slot, choice), part in parts.items():
             table[slot, choice] = np.bincount(part, minlength=len(index))
         counts = _gather(np.bincount(base, minlength=len(index)), table, choices)
-        edges = np.full(len(choices), _edge_elements(fixed), dtype=np.int64)
+        edge = _edge_elements(fixed) if edge_elements is None else edge_elements
+        edges = np.full(len(choices), edge, dtype=np.int64)
         return cls(tuple(layer for _, layer in index.values()), counts, edges)
 
 

@@ -156,6 +156,11 @@ class Space(ABC):
         """The published network that relative budgets refer to."""
 
     @property
+    def decisions(self) -> int:
+        """How many decisions a draw takes; by default every slot is one."""
+        return self.slots
+
+    @property
     def graphs(self) -> tuple[CellGraph, ...]:
         """The kinds of cell as graphs; empty where the space has none, and slots are all that is known."""
         return ()
@@ -256,6 +261,13 @@ class Space(ABC):
             for slot in (slot for _, _, slot in graph.edges if slot not in live and graph.absent):
                 choices[slot] = min(graph.absent)
         return Architecture(tuple(choices))
+
+    def each_size(self) -> Iterator[tuple[Space, Architecture]]:
+        """Yield the space cut down to networks of one size after another, with the reference in that size.
+
+        By default it has one size, and there is nothing to cut down.
+        """
+        yield self, self.reference
 
     def identities(self, architecture: Architecture) -> tuple[int, ...]:
         """Return how many choices of each kind of cell hand their input on as it is, such as skips.

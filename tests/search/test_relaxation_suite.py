@@ -14,19 +14,20 @@ from ehdnas.search.spaces.base import Architecture
 from ehdnas.search.spaces.darts.space import DartsSpace
 from ehdnas.search.spaces.mobile.space import MobileSpace
 from ehdnas.search.spaces.nasbench201.space import NasBench201Space
+from ehdnas.search.spaces.sized.space import SizedDartsSpace
 
-SPACES = {space.name: space for space in (DartsSpace(), NasBench201Space(), MobileSpace())}
+SPACES = {space.name: space for space in (DartsSpace(), NasBench201Space(), MobileSpace(), SizedDartsSpace())}
 # Spaces cut down until every architecture of the distribution can be counted.
+_FEWER = frozenset(("max_pool_3x3", "avg_pool_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"))
 CUT = {
-    "darts": SPACES["darts"].without(
-        frozenset(("max_pool_3x3", "avg_pool_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"))
-    ),
+    "darts": SPACES["darts"].without(_FEWER),
+    "darts-sized": SPACES["darts-sized"].without(_FEWER | {"width_1.25"}),
     "nasbench201": SPACES["nasbench201"].without(frozenset(("nor_conv_1x1", "avg_pool_3x3"))),
     "mobile": SPACES["mobile"].without(
         frozenset(("mbconv_e3_k5", "mbconv_e3_k7", "mbconv_e6_k5", "mbconv_e6_k7", "narrow", "wide"))
     ),
 }
-DECISIONS = {"darts": 22, "nasbench201": 6, "mobile": 33}
+DECISIONS = {"darts": 22, "darts-sized": 24, "nasbench201": 6, "mobile": 33}
 EVERY = pytest.mark.parametrize("name", SPACES)
 seeds = st.integers(0, 2**32)
 strengths = st.sampled_from([0.0, 0.1, 1.0, 10.0, 1e3, 1e6])
@@ -234,4 +235,5 @@ def test_skips_are_counted_by_cell(name):
     space = SPACES[name]
     counts = space.identities(space.reference)
     # MOBILENET_V2 leaves 2, 1, 0, 1 and 1 of four layers out, and has the one layer of its last stage.
-    assert counts == {"darts": (2, 3), "nasbench201": (2,), "mobile": (2, 1, 0, 1, 1, 0)}[name]
+    wanted = {"darts": (2, 3), "nasbench201": (2,), "mobile": (2, 1, 0, 1, 1, 0)}
+    assert counts == {**wanted, "darts-sized": wanted["darts"]}[name]

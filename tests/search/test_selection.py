@@ -14,8 +14,9 @@ from ehdnas.search.spaces.base import Architecture
 from ehdnas.search.spaces.darts.space import DartsSpace
 from ehdnas.search.spaces.mobile.space import MobileSpace
 from ehdnas.search.spaces.nasbench201.space import NasBench201Space
+from ehdnas.search.spaces.sized.space import SizedDartsSpace
 
-SPACES = {space.name: space for space in (DartsSpace(), NasBench201Space(), MobileSpace())}
+SPACES = {space.name: space for space in (DartsSpace(), NasBench201Space(), MobileSpace(), SizedDartsSpace())}
 NEAR = math.log(1.05)
 
 
@@ -191,9 +192,10 @@ def test_the_reference_is_brought_to_the_budget_by_few_decisions(name, share):
     own = float(Formula().log_value(space.encode_all([space.reference])).exp())
     violations = limit(space, share * own)
     logits = decided(space)
-    found = fitted(space, logits, violations, space.reference)
-    assert space.is_valid(found)
+    near = fitted(space, logits, violations, space.reference)
+    found = near.architecture
+    assert space.is_valid(found) and near.distance <= 1e-6
     assert -NEAR - 1e-6 <= float(violations([found])) <= 0
     changed = sum(a != b for a, b in zip(found.choices, space.reference.choices, strict=True))
     assert changed < space.slots
-    assert fitted(space, logits, violations, found) == found
+    assert fitted(space, logits, violations, found) == near

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ehdnas.search.spaces.base import find_space
 from ehdnas.search.temperature import decided, explored
 
-SPACES = {name: find_space(name) for name in ("darts", "nasbench201", "mobile")}
+SPACES = {name: find_space(name) for name in ("darts", "darts-sized", "nasbench201", "mobile")}
 
 
 def some_logits(space, seed, strength):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,20 +26,20 @@ class Costed:
     """The layer tables of a space at one network shape; each part is traced once."""
 
     def __init__(self, space: Space, shape: NetworkShape) -> None:
-        self._space = space
+        self._space, self._shape = space, shape
         self._tables = part_tables(space, shape)
         self._parts = self._tables.parts
 
     def table(self, architecture: Architecture) -> LayerTable:
         """Return the layer table of one architecture; its first and last layer stand first and last."""
-        *before, last = self._parts.fixed
         chosen = self._parts.of(self._space.effective(architecture).choices)
-        return LayerTable(self._layers([*before, *chosen, last]))
+        return LayerTable(self._layers([*self._parts.fixed[:-1], *chosen, *self._parts.fixed[-1:]]))
 
     def workload(self, architectures: Sequence[Architecture]) -> Workload:
         """Return many architectures at once."""
         choices = np.array([self._space.effective(one).choices for one in architectures])
-        return Workload.of_population(*self._every_layer, self._together.beside(choices))
+        edges = prod(self._shape.image) + self._shape.classes
+        return Workload.of_population(*self._every_layer, self._together.beside(choices), edges)
 
     @cached_property
     def _every_layer(self) -> tuple[tuple[Layer, ...], dict[Decision, tuple[Layer, ...]]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ehdnas.pipeline.constraints import Budgets, expected, fit_all, said
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.scoring import SCORED, SCORED_ON, shared_accuracy
-from ehdnas.search.selection import Candidate, apart, candidates, closeness, fitted
+from ehdnas.search.selection import Candidate, Violations, apart, candidates, closeness, fitted
 from ehdnas.search.spaces.base import Architecture, Supernet
 
 MEASURED = 6  # of the candidates that were scored, how many are measured before the predictor is asked again
@@ -60,8 +60,7 @@ class Finals:
 
     `measured` holds what every round found out, and `budgets` what each device's predictor is by now. Unless
     networks are to `spend` their budgets, the best is the most accurate one, however far from the budget.
-    `fallback` is a network known to meet them. As many are measured as are `wanted` for trials; one of those
-    is the space's reference, fitted to the budgets, whatever shared weights say of it.
+    `fallback` is a network known to meet them. As many are measured as are `wanted` for trials.
     """
 
     context: Context
@@ -70,7 +69,7 @@ class Finals:
     measured: list[Finalist] = field(default_factory=list)
     spend: bool = True
     wanted: int = 1
-    _given: Architecture | None = None
+    _given: Sequence[Architecture] = ()
 
     @property
     def best(self) -> Finalist | None:
@@ -126,16 +125,31 @@ class Finals:
         """Return candidates of a distribution that were not measured, with their accuracies."""
         known = {one.architecture: one.violation for one in self.measured}
         violations, seed = partial(expected, self.budgets), self.context.settings.seed
-        space, starts = self.context.space, [self.fallback]
-        if self.wanted > 1 and space.allows(space.reference):
-            self._given = fitted(space, logits, violations, space.reference)
-            starts.append(self._given)
-        ranked = candidates(space, logits, violations, seed, known, starts)
+        space = self.context.space
+        if self.wanted > 1:
+            self._given = self._given_by(logits, violations)
+        ranked = candidates(space, logits, violations, seed, known, [self.fallback, *self._given])
         new = [one for one in ranked if one.architecture not in known]
         # To try several that are alike would be to try one; scored alone, the likeliest are to be preferred.
         judged = _unlike(new, self._given) if self.wanted > 1 else new[:SCORED]
         accuracies = judge.accuracies([one.architecture for one in judged])
         return list(zip(judged, accuracies, strict=True))
+
+    def _given_by(self, logits: Tensor, violations: Violations) -> list[Architecture]:
+        """Return the networks to be tried whatever shared weights say of them, one fewer than are wanted.
+
+        They are the reference and the likeliest network of each size, brought to the budgets in that size:
+        first the likelier one of each. What does not come close under the budgets is left out.
+        """
+        firsts, seconds = list[Candidate](), list[Candidate]()
+        for space, reference in self.context.space.each_size():
+            starts = [one for one in (reference, space.most_likely(logits)) if space.allows(one)]
+            found = dict.fromkeys(fitted(space, logits, violations, one) for one in starts)
+            close = sorted((one for one in found if one.distance == 0), key=_unlikely)
+            firsts += close[:1]
+            seconds += close[1:]
+        given = [*sorted(firsts, key=_unlikely), *sorted(seconds, key=_unlikely)]
+        return [one.architecture for one in given[: self.wanted - 1]]
 
     def _left(self, scored: Sequence[_Scored]) -> list[_Scored]:
         """Return those that were not measured, by how much the predictors expect of them by now."""
@@ -170,7 +184,7 @@ class Finals:
         return self._rank(one, one.accuracy)
 
     def _rank(self, one: Candidate | Finalist, accuracy: float | None) -> _Rank:
-        return self._far(one.violation), one.architecture != self._given, -(accuracy or 0.0)
+        return self._far(one.violation), one.architecture not in self._given, -(accuracy or 0.0)
 
     def _far(self, violation: float) -> float:
         return closeness(violation) if self.spend else max(violation, 0.0)
@@ -200,12 +214,16 @@ class Finals:
         return Finalist(architecture, accuracy, figures, max(violations))
 
 
-def _unlike(ranked: Sequence[Candidate], given: Architecture | None) -> list[Candidate]:
-    """Return the candidates to score: of those as close as the first unlike ones, what is given first."""
+def _unlike(ranked: Sequence[Candidate], given: Sequence[Architecture]) -> list[Candidate]:
+    """Return the candidates to score: of those as close as the first unlike ones, after what is given."""
     first = [one for one in ranked if _place(one) == _place(ranked[0])]
-    chosen = {one.architecture: one for one in sorted(first, key=lambda one: one.architecture != given)}
-    kept = [chosen[one] for one in apart(list(chosen), SCORED)]
+    chosen = {one.architecture: one for one in first}
+    kept = [chosen[one] for one in apart(list(chosen), SCORED, [one for one in given if one in chosen])]
     return [*kept, *ranked[len(first) :]][:SCORED]
+
+
+def _unlikely(one: Candidate) -> float:
+    return -one.log_prob
 
 
 def _place(one: Candidate) -> tuple[bool, float]:

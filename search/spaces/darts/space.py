@@ -59,6 +59,11 @@ class DartsSpace(Space):
         return self.parse("DARTS_V2")
 
     @property
+    def decisions(self) -> int:
+        """Of each node its pair of edges, and two operations; the first node has one pair only."""
+        return sum(2 + (len(slots) > 2) for slots in NODE_SLOTS)
+
+    @property
     def graphs(self) -> tuple[CellGraph, ...]:
         """The normal cell and the reduction cell."""
         return _GRAPHS
@@ -123,13 +128,12 @@ class DartsSpace(Space):
         """
         logits = logits.detach()
         operations = entropies(logits[:, 1:] + self._mask)
-        total, decisions = 0.0, 0
+        total = 0.0
         for slots in NODE_SLOTS:
             pairs = _pair_logits(logits, slots)
             used = pairs.softmax(dim=0) @ _members(slots)
             total += float(entropies(pairs) + used @ operations[list(slots)])
-            decisions += 2 + (len(pairs) > 1)
-        return total / decisions
+        return total / self.decisions
 
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
         """Yield every architecture with one operation changed, or one edge moved, in a fixed order."""
