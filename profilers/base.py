@@ -17,6 +17,9 @@ from ehdnas.core.text import nearest
 from ehdnas.profilers.protocol import Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ehdnas.profilers.e2e_perf.simulation import Simulation
     from ehdnas.profilers.e2e_perf.workload import Workload
 
@@ -102,6 +105,10 @@ class TableProfiler(Profiler):
     @abstractmethod
     def label(self, workload: Workload) -> list[Measurement | None]:
         """Return what `simulate` gives for each of n networks at once, None for those that do not fit."""
+
+    @abstractmethod
+    def figures(self, workload: Workload) -> dict[str, NDArray[np.float64]]:
+        """Return the metrics of `label` as arrays [n] by name, NaN for networks that do not fit."""
 
     @abstractmethod
     def codesigned(self) -> Device:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ehdnas.core.device import Device
@@ -78,6 +79,15 @@ class E2EPerfProfiler(TableProfiler):
             None if np.isnan(fps) else self._measurement(seconds, fps)
             for seconds, fps in zip(found.latency_s.tolist(), found.throughput_fps.tolist(), strict=True)
         ]
+
+    def figures(self, workload: Workload) -> dict[str, NDArray[np.float64]]:
+        """Return `latency_ms` and `throughput_fps` as arrays [n], NaN for networks that do not fit.
+
+        Raises:
+            MeasurementError: a layer is not modelled; the message names it.
+        """
+        found = self.accelerator.figures(workload)
+        return {"latency_ms": 1e3 * found.latency_s, "throughput_fps": found.throughput_fps}
 
     def codesigned(self) -> Device:
         """Return the device whose accelerator is designed anew for every network.

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ehdnas.core.errors import UsageError
@@ -172,6 +173,15 @@ class Space(ABC):
     @abstractmethod
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Return an architecture drawn from the whole of the space."""
+
+    def sample_many(self, rng: np.random.Generator, count: int) -> NDArray[np.integer]:
+        """Return the choices [count, slots] of networks drawn as `sample` draws them."""
+        return np.array([self.sample(rng).choices for _ in range(count)], dtype=np.uint8)
+
+    def effective_many(self, choices: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Return the `effective` choices [n, slots] of architectures given by theirs."""
+        rows = [self.effective(Architecture(tuple(row))).choices for row in choices.tolist()]
+        return np.array(rows, dtype=choices.dtype).reshape(choices.shape)
 
     @abstractmethod
     def initial_logits(self) -> Tensor:

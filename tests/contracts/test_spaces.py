@@ -57,6 +57,18 @@ def test_samples_are_valid_and_every_form_reads_back(name, seed):
     assert torch.equal(space.encode_all([architecture])[0], gates)
 
 
+def test_many_are_drawn_as_one_is(space):
+    drawn = space.sample_many(np.random.default_rng(0), 400)
+    assert drawn.shape == (400, space.slots)
+    rows = [Architecture(tuple(row)) for row in drawn.tolist()]
+    assert all(map(space.allows, rows)) and len(set(rows)) > 300
+    singly = [space.sample(np.random.default_rng(seed)) for seed in range(400)]
+    ours, theirs = (space.encode_all(some).mean(0) for some in (rows, singly))
+    assert float((ours - theirs).abs().max()) < 0.15  # four errors of shares near a half, of 400 draws each
+    effective = [space.effective(one).choices for one in rows[:50]]
+    assert space.effective_many(drawn[:50]).tolist() == [list(row) for row in effective]
+
+
 @pytest.mark.parametrize("name", NAMES)
 @given(seed=seeds)
 @settings(max_examples=40)

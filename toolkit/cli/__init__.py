@@ -9,7 +9,7 @@ from functools import partial
 from ehdnas.core.errors import EhdnasError
 
 INTERRUPTED = 130
-RESUMABLE = {"run", "profile", "search", "train"}
+RESUMABLE = {"run", "profile", "search", "sweep", "train"}
 
 
 def main(arguments: list[str] | None = None) -> int:

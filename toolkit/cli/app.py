@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import ehdnas
-from ehdnas.cli import devices, export, inspect, loop, measurements
+from ehdnas.cli import devices, export, inspect, loop, many, measurements
 
 UsageProblem: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 """What typer raises for flags it cannot parse; named through a public class, since its home has moved."""
@@ -46,6 +46,7 @@ def root(
 app.command("run")(loop.run)
 app.command("profile")(loop.profile)
 app.command("search")(loop.search)
+app.command("sweep")(many.sweep)
 app.command("train")(loop.train)
 app.command("export")(export.export)
 app.command("verify")(loop.verify)
@@ -55,6 +56,7 @@ app.command("check")(export.check)
 app.command("compile")(export.compile_)
 app.command("simulate")(inspect.simulate)
 app.command("calibrate")(inspect.calibrate)
+app.command("label")(many.label)
 app.command("predict")(inspect.predict)
 app.command("doctor")(devices.doctor)
 app.command("config")(inspect.config)

@@ -37,7 +37,11 @@ class Costed:
 
     def workload(self, architectures: Sequence[Architecture]) -> Workload:
         """Return many architectures at once."""
-        choices = np.array([self._space.effective(one).choices for one in architectures])
+        return self.workload_of(np.array([one.choices for one in architectures]))
+
+    def workload_of(self, choices: NDArray[np.integer]) -> Workload:
+        """Return the networks whose choices are the rows of [n, slots]."""
+        choices = self._space.effective_many(choices)
         edges = prod(self._shape.image) + self._shape.classes
         return Workload.of_population(*self._every_layer, self._together.beside(choices), edges)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ehdnas.core.errors import UsageError
@@ -83,6 +84,20 @@ class DartsSpace(Space):
             for slot in rng.choice(slots, size=2, replace=False):
                 choices[slot] = self._operations[int(rng.integers(len(self._operations)))]
         return Architecture(tuple(choices))
+
+    def sample_many(self, rng: np.random.Generator, count: int) -> NDArray[np.integer]:
+        """Return the choices [count, 28] of networks drawn as `sample` draws them, all at once."""
+        operations = np.array(self._operations, dtype=np.uint8)
+        choices = operations[rng.integers(len(operations), size=(count, SLOTS))]
+        for slots in NODE_SLOTS:
+            # Of each network, the two edges with the least random numbers are in use.
+            order = rng.random((count, len(slots))).argsort(axis=1).argsort(axis=1)
+            choices[:, list(slots)] *= (order < 2).astype(np.uint8)
+        return choices
+
+    def effective_many(self, choices: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Return the choices [n, 28] as they are: a cell hands on all of its nodes, so no edge is idle."""
+        return choices
 
     def initial_logits(self) -> Tensor:
         """Return zeros [28, 8]: every pair of edges and every operation as likely as any other."""
