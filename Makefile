@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TREE   := build/lint
 
-.PHONY: demo test test-all lint bench dev clean
+.PHONY: demo test test-all lint docs bench dev clean
 
 # The whole loop on embedded data and a simulated accelerator, in demo/.
 demo: $(VENV)/installed
@@ -29,6 +29,10 @@ lint: $(VENV)/installed-dev
 	ln -s $(CURDIR)/toolkit/* $(foreach part,search exporters profilers core,$(CURDIR)/$(part)) $(TREE)/ehdnas/
 	MYPYPATH=$(TREE) $(BIN)/mypy
 	PYTHONPATH=$(TREE) $(BIN)/lint-imports
+
+# The pages, in build/site; a broken link is an error.
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/installed-dev
 	set -e; for script in bench/*.py; do $(BIN)/python $$script; done
