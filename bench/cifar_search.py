@@ -3,8 +3,7 @@
     python bench/cifar_search.py [--seeds 6] [--search-epochs 7] [--train-epochs 6] [--jobs 2] [--work DIR]
 
 Protocol, written down before it was run. One shard of CIFAR-10 (10,000 training images, all 10,000 test
-images), the DARTS space at C=8 x 5 cells with widths and depths beside that (darts-sized), EH-DNAS's generic
-accelerator, simulated. For throughputs of 1.4,
+images), the DARTS space at C=8 x 5 cells, EH-DNAS's generic accelerator, simulated. For throughputs of 1.4,
 1.6 and 1.8 times DARTS_V2's the command `ehdnas search` finds a network each; for 1.4 times `--method
 random` does too, at the cost of the search by gradient, trials included. Searches see the training images
 alone. Then these networks, DARTS_V2 and EHDNAS_GENERIC are trained by one recipe with the same seeds: the
@@ -47,12 +46,12 @@ from ehdnas.search.recipes import recipe_for
 from ehdnas.search.spaces.base import NetworkShape, find_space
 from ehdnas.search.trainer import Trainer, TrainTask, accuracy_of, logits_of
 
-SPACE, SHAPE = find_space("darts-sized"), NetworkShape(8, 5, (3, 32, 32), 10)
+SPACE, SHAPE = find_space("darts"), NetworkShape(8, 5, (3, 32, 32), 10)
 DEVICE, REFERENCE = "ehdnas-generic", "DARTS_V2"
 FACTORS = (1.4, 1.6, 1.8)
 OURS = f"gradient at {FACTORS[0]} x"
 SEED = 0
-SETTINGS = f"""space = "darts-sized"
+SETTINGS = f"""space = "darts"
 device = "{DEVICE}"
 channels = {SHAPE.channels}
 cells = {SHAPE.cells}
