@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TREE   := build/lint
 
-.PHONY: demo test test-all lint docs bench dev clean
+.PHONY: demo test test-all lint docs paper bench dev clean
 
 # The whole loop on embedded data and a simulated accelerator, in demo/.
 demo: $(VENV)/installed
@@ -33,6 +33,10 @@ lint: $(VENV)/installed-dev
 # The pages, in build/site; a broken link is an error.
 docs: $(VENV)/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# What can be regenerated of the paper, the published values beside it.
+paper: $(VENV)/installed-dev
+	$(BIN)/python bench/paper.py
 
 bench: $(VENV)/installed-dev
 	set -e; for script in bench/*.py; do $(BIN)/python $$script; done
