@@ -8,7 +8,7 @@ import typer
 
 from ehdnas.cli import options as o
 from ehdnas.cli.output import emit_indented, emit_json, emit_pairs, emit_table
-from ehdnas.core.errors import BudgetError
+from ehdnas.core.errors import BudgetError, UsageError
 from ehdnas.settings import Settings
 
 if TYPE_CHECKING:
@@ -315,12 +315,23 @@ def _outputs_line(compared: dict[str, Any] | None) -> str:
     )
 
 
-def report(run: o.RunName = None, json: o.Json = False) -> None:
-    """Write the run's report: one HTML file that needs nothing else."""
+def report(
+    runs: Annotated[list[str] | None, typer.Argument(help="With --compare, the runs to compare.")] = None,
+    run: o.RunName = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Show several runs beside each other.")] = False,
+    json: o.Json = False,
+) -> None:
+    """Write the run's report, or one of several runs: one HTML file that needs nothing else."""
     from ehdnas.pipeline import report as stage
     from ehdnas.workspace import find_workspace
 
-    path = stage.report(find_workspace(), o.find_run(run, _SEARCH_FIRST))
+    workspace = find_workspace()
+    if compare:
+        path = stage.compare(workspace, [o.find_run(name, _SEARCH_FIRST) for name in runs or ()])
+    elif runs:
+        raise UsageError(f"'{runs[0][:40]}': say --run RUN for one run, --compare RUN1 RUN2 for several")
+    else:
+        path = stage.report(workspace, o.find_run(run, _SEARCH_FIRST))
     if json:
         emit_json("report", {"report": str(path)})
     else:

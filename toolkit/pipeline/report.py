@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,10 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 
 import ehdnas
 from ehdnas.core.artifact import Manifest, read_artifact
-from ehdnas.core.errors import DataError
+from ehdnas.core.errors import DataError, UsageError
 from ehdnas.core.files import write_text
 from ehdnas.pipeline.beside import baseline_of
 from ehdnas.pipeline.user_module import short_name
+from ehdnas.report.comparison import render_comparison
 from ehdnas.report.data import ReportData
 from ehdnas.report.page import render
 from ehdnas.report.passport import private_words, shareable
@@ -24,6 +26,7 @@ from ehdnas.search.checkpoint import load_checkpoint
 from ehdnas.workspace import Run, Workspace
 
 _PACKAGES = ("torch", "numpy", "onnx", "onnxruntime", "tensorflow-cpu", "tensorflow", "ai-edge-litert")
+_MOST_COMPARED = 20
 _AFTER_SEARCH = ("train", "export", "verify")
 _Record = dict[str, Any]
 
@@ -39,6 +42,21 @@ def report(workspace: Workspace, run: Run) -> Path:
     """
     path = run.folder / "report.html"
     write_text(path, render(gather(workspace, run)))
+    return path
+
+
+def compare(workspace: Workspace, runs: Sequence[Run]) -> Path:
+    """Write a page of several runs beside each other and return its path, in the workspace.
+
+    Raises:
+        UsageError: there are fewer than two, or one holds no finished search.
+        DataError: a file of a run is damaged.
+    """
+    names = dict.fromkeys(run.name for run in runs)
+    if not 2 <= len(names) <= _MOST_COMPARED:
+        raise UsageError(f"{len(names)} runs to compare; give 2 to {_MOST_COMPARED} different ones")
+    path = workspace.folder / "comparisons" / f"{'--'.join(names)[:200]}.html"
+    write_text(path, render_comparison([gather(workspace, run) for run in runs]))
     return path
 
 

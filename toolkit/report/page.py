@@ -37,7 +37,7 @@ def render(data: ReportData) -> str:
 
     All texts of `data` are shown as text. Equal data give equal reports.
     """
-    page = _environment().get_template("report.html").render(
+    page = environment().get_template("report.html").render(
         data=data,
         search=data.search,
         budgets=data.search.budgets,
@@ -103,7 +103,8 @@ def _measured(data: ReportData) -> list[tuple[DeviceMeasurement, DeviceData, lis
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what renders the templates of this folder, every text escaped."""
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
