@@ -9,6 +9,7 @@ from ehdnas.pipeline.beside import baseline_of, export_beside, train_beside, ver
 from ehdnas.pipeline.candidates import target_of
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.export import Exported, export_run, known_targets
+from ehdnas.pipeline.health import require_healthy
 from ehdnas.pipeline.methods import table_of
 from ehdnas.pipeline.report import report
 from ehdnas.pipeline.search import search
@@ -24,6 +25,7 @@ def run_all(context: Context, resume: bool = False) -> dict[str, Any]:
         What the user is told: verdict, figures, accuracy, files and report.
 
     Raises:
+        DeviceError: a device cannot be used; the message says what mends it.
         UsageError: the settings ask for a front, whose networks are trained one by one, or are
             for a table of imported figures.
     """
@@ -38,6 +40,7 @@ def run_all(context: Context, resume: bool = False) -> dict[str, Any]:
             "measured; use `ehdnas search`, then `ehdnas train --data ...` and `ehdnas export`"
         )
     targets = _targets(context)
+    require_healthy(context)
     run = search(context, resume)
     trained = train(context, run, resume)
     train_beside(context, run, resume)
