@@ -156,6 +156,10 @@ class Space(ABC):
     def reference(self) -> Architecture:
         """The published network that relative budgets refer to."""
 
+    def named(self) -> dict[str, Architecture]:
+        """Return the published networks of the space by name; by default none is known."""
+        return {}
+
     @property
     def decisions(self) -> int:
         """How many decisions a draw takes; by default every slot is one."""

@@ -92,6 +92,11 @@ def test_the_reference_and_its_neighbours_are_valid(space):
     assert len(set(around)) == len(around) and space.reference not in around
 
 
+def test_published_networks_are_of_the_space(space):
+    for name, one in space.named().items():
+        assert space.is_valid(one) and space.parse(name) == one
+
+
 def test_what_is_no_architecture_is_refused(space):
     assert not space.is_valid(Architecture(()))
     with pytest.raises(UsageError):

@@ -120,7 +120,7 @@ def test_files_are_listed_with_accuracy_parity_size_and_checksum(page):
 
 def test_every_figure_is_there_and_says_what_it_shows(page):
     labels = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
-    assert len(labels) == page.tags.count("svg") == page.tags.count("figure") == 9
+    assert len(labels) == page.tags.count("svg") == page.tags.count("figure") == 10
     joined = " ".join(labels)
     assert "node 3 adds skip_connect of two cells back and dil_conv_3x3 of node 0" in joined
     assert "loss from 2 in epoch 1" in joined
@@ -219,7 +219,7 @@ def test_files_that_moved_on_stay_in_the_table(workspace, finished):
 def test_a_genotype_that_is_no_cell_is_shown_without_a_drawing(workspace, finished):
     finished.write("search", {**search_record(), "cells": {"normal": [["conv", 9], ["conv", 0]], "depth": 3}})
     page = page_of(workspace, finished)
-    assert page.tags.count("svg") == 7
+    assert page.tags.count("svg") == 8
     assert GENOTYPE in page.text
 
 

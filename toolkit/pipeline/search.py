@@ -10,6 +10,7 @@ from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.feasible import require_feasible
 from ehdnas.pipeline.finalists import Finalist, Finals, Judge
 from ehdnas.pipeline.front import require_front_possible, search_front
+from ehdnas.pipeline.landmarks import landmarks_of
 from ehdnas.pipeline.mapping import heed_mapping
 from ehdnas.pipeline.methods import method_of, table_of
 from ehdnas.pipeline.outcome import gains_of, keep, say_signs
@@ -75,6 +76,7 @@ def _search_one(context: Context, run: Run, budgets: Budgets, fallback: Architec
         _hold(context, run, finals, result)
         history = result.history
         gains = gains_of(context, finals.budgets, result.logits, result.supernet, history)
+        landmarks = landmarks_of(context, finals.budgets, result.supernet)
         del result  # and its supernet: the next one needs the memory
         if finals.best is not None:
             break
@@ -83,6 +85,7 @@ def _search_one(context: Context, run: Run, budgets: Budgets, fallback: Architec
     record = {
         "candidates": [one.row(context) for one in finals.measured],
         "trials": trials,
+        "landmarks": landmarks,
         "predictors": [one.profiled.summary() for one in finals.budgets],
         "history": history,
     }

@@ -77,6 +77,26 @@ class TrialData:
 
 
 @dataclass(frozen=True)
+class LandmarkFigure:
+    """What a published network takes of a budget's metric, in its unit, simulated or predicted."""
+
+    device: str
+    metric: str
+    value: FiniteFloat
+    basis: Literal["simulated", "predicted"]
+
+
+@dataclass(frozen=True)
+class LandmarkData:
+    """A published network, with its accuracy by the weights that all networks of the search share."""
+
+    name: str
+    genotype: str
+    supernet_accuracy: FiniteFloat
+    figures: list[LandmarkFigure]
+
+
+@dataclass(frozen=True)
 class HeldOutData:
     """The predictor on networks it was not fitted on; shares are of 1, `mape` is a mean relative error."""
 
@@ -117,7 +137,8 @@ class SearchData:
     """What the search found, with a predictor a budget.
 
     `cells` is the genotype of the space; `history` one record an epoch. `queries` is how many accuracies it
-    asked of an imported table, None where it trained a supernet. `trials` has each finalist's in turn.
+    asked of an imported table, None where it trained a supernet. `trials` has each finalist's in turn,
+    `landmarks` the published networks of the space.
     """
 
     genotype: str
@@ -131,6 +152,7 @@ class SearchData:
     method: str = "gradient"
     queries: int | None = None
     trials: list[TrialData] = field(default_factory=list)
+    landmarks: list[LandmarkData] = field(default_factory=list)
 
     @property
     def longest(self) -> dict[str, TrialData]:

@@ -10,7 +10,8 @@ from ehdnas.report.cells import as_edges, cell_figure
 from ehdnas.report.curves import Level, Line, curve_figure
 from ehdnas.report.data import PointsData, PredictorData, ReportData, SearchData, TrainData
 from ehdnas.report.scatter import MOST, scatter_figure
-from ehdnas.report.wording import whole
+from ehdnas.report.tradeoff import tradeoff_figure
+from ehdnas.report.wording import quantity, whole
 
 _MOST_SKIPS = 3  # as `ehdnas.search.signs` warns; imported from there, it would load torch
 _CELLS = {
@@ -39,6 +40,22 @@ def cell_figures(search: SearchData) -> list[Figure]:
         if edges is not None:
             title, caption = _CELLS.get(name, (f"Cell {name}", ""))
             found.append(Figure(title, cell_figure(name, edges), caption))
+    return found
+
+
+def tradeoff_figures(search: SearchData) -> list[Figure]:
+    """Return accuracy against each budget's metric, for all networks that the search knows both of."""
+    bases = {figure.basis for one in search.landmarks for figure in one.figures}
+    said = f" What published networks take is {' or '.join(sorted(bases))}." if bases else ""
+    caption = (
+        f"Accuracies are with weights that all networks share, which rank them and tell little more.{said}"
+    )
+    found = []
+    for number, one in enumerate(search.budgets):
+        svg = tradeoff_figure(search, one, f"tradeoff-{number}")
+        if svg is not None:
+            title = f"Accuracy against {quantity(one.metric)[0]} on {one.device}"
+            found.append(Figure(title, svg, caption))
     return found
 
 

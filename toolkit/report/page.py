@@ -46,6 +46,7 @@ def render(data: ReportData) -> str:
         headline=headline(data),
         left=stages_left(data),
         cells=figures.cell_figures(data.search),
+        tradeoffs=figures.tradeoff_figures(data.search),
         search_figures=figures.search_figures(data.search),
         train_figures=figures.train_figures(data.train) if data.train else [],
         predictors=list(zip(data.search.predictors, figures.predictor_figures(data), strict=True)),

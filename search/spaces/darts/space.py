@@ -59,6 +59,10 @@ class DartsSpace(Space):
         """DARTS_V2, the second-order result of the paper."""
         return self.parse("DARTS_V2")
 
+    def named(self) -> dict[str, Architecture]:
+        """Return DARTS_V1, DARTS_V2, EH-DNAS's and others of papers."""
+        return {name: self.parse(name) for name in genotype.published()}
+
     @property
     def decisions(self) -> int:
         """Of each node its pair of edges, and two operations; the first node has one pair only."""

@@ -49,6 +49,10 @@ class MobileSpace(OptionsSpace):
         """MOBILENET_V2, the published network at 16 channels, 224×224 pixels and 1000 classes."""
         return self.parse("MOBILENET_V2")
 
+    def named(self) -> dict[str, Architecture]:
+        """Return MOBILENET_V2."""
+        return {name: self.parse(name) for name in genotype.PUBLISHED}
+
     @property
     def graphs(self) -> tuple[CellGraph, ...]:
         """The stages, each a chain of layers."""

@@ -43,6 +43,10 @@ class NasBench201Space(Space):
         """RESNET, the block of ResNet, which the paper compares with."""
         return self.parse("RESNET")
 
+    def named(self) -> dict[str, Architecture]:
+        """Return RESNET and the benchmark's best."""
+        return {name: self.parse(name) for name in genotype.PUBLISHED}
+
     @property
     def graphs(self) -> tuple[CellGraph, ...]:
         """The one cell."""

@@ -60,6 +60,10 @@ class SizedSpace(Space):
         """The published network, as wide and as deep as is asked."""
         return self._with(self._inner.reference, (0, 0))
 
+    def named(self) -> dict[str, Architecture]:
+        """Return those of the space of one size, as wide and as deep as is asked."""
+        return {name: self._with(one, (0, 0)) for name, one in self._inner.named().items()}
+
     @property
     def graphs(self) -> tuple[CellGraph, ...]:
         """Those of the space of one size."""
