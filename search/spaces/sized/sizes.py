@@ -20,10 +20,7 @@ SIZES: tuple[Size, ...] = tuple(product(range(len(WIDTHS)), range(len(DEPTHS))))
 
 
 def resized(shape: NetworkShape, size: Size) -> NetworkShape:
-    """Return the shape of a network: an even number of channels, rounded up, and whole cells, rounded down.
-
-    A wider network of fewer cells costs about as much, and there are fewer tensors to move.
-    """
+    """Return the shape of a network: its channels even and rounded up, its cells rounded down."""
     channels = shape.channels * WIDTHS[size[0]]
     cells = math.floor(shape.cells * DEPTHS[size[1]])
     return replace(shape, channels=2 * math.ceil(channels / 2), cells=cells)

@@ -242,7 +242,7 @@ class SizedSpace(Space):
 
 
 class SizedDartsSpace(SizedSpace):
-    """The DARTS space in several widths and depths: a wider network of cheaper operations is often better."""
+    """The DARTS space in several widths and depths."""
 
     name = "darts-sized"
     plain = DartsSpace()
