@@ -9,9 +9,9 @@ measured samples, a search of 3 epochs with 3 finalists, a training of 3 epochs.
     ehdnas run --device board --data cifar10:... --budget "0.8x"
 
 It has to take 30 minutes at most, end in PASS, and `ehdnas measure` of the exported file, later and by
-itself, has to read within 5 % of the verdict's latency. Then the same in another folder, killed (SIGKILL) three
-times after random times, and gone on with by --resume: it has to end in PASS as well. What it measures on the
-way differs from the first folder, so its network may.
+itself, has to read within 5 % of the verdict's latency. Then the same in another folder, killed (SIGKILL)
+three times after random times, and gone on with by --resume: it has to end in PASS as well. What it measures
+on the way differs from the first folder, so its network may.
 
 Prints a line a step; writes bench/results/loop.json.
 """
