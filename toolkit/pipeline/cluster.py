@@ -39,14 +39,14 @@ class Cluster:
     def __init__(self, ray: Any, share: Share) -> None:
         self._ray, self._share = ray, share
 
-    def map(self, function: Callable[[S, T], R], shared: S, tasks: Iterable[T]) -> Iterator[tuple[T, R]]:
+    def map(
+        self, function: Callable[[S, T], R], shared: S, tasks: Iterable[T]
+    ) -> Iterator[tuple[T, R | EhdnasError]]:
         """Yield each task with what `function(shared, task)` gives, in the order they are done.
 
         A task whose worker is lost is run again elsewhere, so that running it twice must do no harm. What it
-        holds and gives must pickle: they go between processes of one user, and come from no file.
-
-        Raises:
-            EhdnasError: a worker was lost too often, or the function raised.
+        holds and gives must pickle: they go between processes of one user, and come from no file. An error
+        is given, not raised, where the function raised or its workers were lost too often: it is one task's.
         """
         remote = self._ray.remote(function).options(
             num_cpus=self._share.cpus, num_gpus=self._share.gpus, max_retries=_TRIES
@@ -75,11 +75,11 @@ class Cluster:
         except self._ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, EhdnasError):
-                raise cause from None
-            raise EhdnasError(f"a task failed: {type(cause).__name__}: {cause}") from error
+                return cause
+            return EhdnasError(f"a task failed: {type(cause).__name__}: {cause}")
         except self._ray.exceptions.RayError as error:
             first = str(error).strip().partition("\n")[0]
-            raise EhdnasError(f"a worker was lost {_TRIES + 1} times: {first}") from error
+            return EhdnasError(f"its workers were lost {_TRIES + 1} times: {first}")
 
 
 @contextmanager

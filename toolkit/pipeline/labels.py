@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ehdnas.core.device import Device
-from ehdnas.core.errors import UsageError
+from ehdnas.core.errors import EhdnasError, UsageError
 from ehdnas.core.files import atomic_path, read_json, write_json
 from ehdnas.pipeline.cluster import Share, started
 from ehdnas.pipeline.context import Context
@@ -77,6 +77,8 @@ def label(
     begin, done = time.monotonic(), 0
     with _mapped(context, task, left, workers, address) as labelled:
         for shard, file in labelled:
+            if isinstance(file, EhdnasError):
+                raise file
             with atomic_path(out / shard.file) as temporary:
                 temporary.write_bytes(file)
             done += shard.networks
@@ -95,7 +97,7 @@ def label(
 @contextmanager
 def _mapped(
     context: Context, task: Labelling, shards: Iterable[Shard], workers: int | None, address: str | None
-) -> Iterator[Iterator[tuple[Shard, bytes]]]:
+) -> Iterator[Iterator[tuple[Shard, bytes | EhdnasError]]]:
     """Give the shards with their files as they are done: here, unless several workers are asked for."""
     if address is None and (workers or 1) == 1:
         yield ((shard, _label(task, shard)) for shard in shards)

@@ -114,12 +114,16 @@ def sweep(
         shared = place.folder, _known(context.workspace)
         with started(address, workers, share, context.reporter) as cluster:
             context.reporter.say(f"sweep: {place.name}, {len(left)} of {len(jobs)} searches to do")
-            for done, (job, (row, files)) in enumerate(cluster.map(_run_job, shared, left), 1):
-                if files is not None:
-                    row["run"] = _adopt(context.workspace, files)
+            for done, (job, found) in enumerate(cluster.map(_run_job, shared, left), 1):
+                if isinstance(found, EhdnasError):
+                    row = {**_asked(job), "status": "failed", "why": str(found)}
+                else:
+                    row, files = found
+                    if files is not None:
+                        row["run"] = _adopt(context.workspace, files)
                 write_json(place.result(job), row)
                 context.reporter.progress(done, len(left), f"{row['status']}: {_said(row)}")
-    return place, [place.finished(job) or _failed(place, job) for job in jobs]
+    return place, [read_json(place.result(job)) for job in jobs]
 
 
 def _run_job(shared: tuple[Path, bytes], job: Job) -> tuple[dict[str, Any], bytes | None]:
@@ -131,8 +135,7 @@ def _run_job(shared: tuple[Path, bytes], job: Job) -> tuple[dict[str, Any], byte
     if not workspace.folder.is_dir():
         _unpacked(known, workspace.folder)
     begin = time.monotonic()
-    row = {key: job.settings[key] for key in ("space", "device", "budget", "seed")}
-    row |= {"job": job.number, "host": socket.gethostname()}
+    row = {**_asked(job), "host": socket.gethostname()}
     try:
         run = search(
             Context(Settings(**job.settings), workspace, _Log(workspace.project / "log.txt")), resume=True
@@ -182,9 +185,10 @@ def _place(workspace: Workspace, jobs: list[Job], resume: bool) -> Sweep:
     return place
 
 
-def _failed(place: Sweep, job: Job) -> dict[str, Any]:
-    row: dict[str, Any] = read_json(place.result(job))
-    return row
+def _asked(job: Job) -> dict[str, Any]:
+    """Return what tells a job's row from others."""
+    keys = ("space", "device", "budget", "seed")
+    return {"job": job.number, **{key: job.settings[key] for key in keys}}
 
 
 def _said(row: dict[str, Any]) -> str:
