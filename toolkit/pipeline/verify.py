@@ -8,6 +8,7 @@ from typing import Any
 from ehdnas.core.budget import Budget
 from ehdnas.core.errors import NotCompiledError, UsageError
 from ehdnas.core.graph import layer_table
+from ehdnas.core.layers import LayerTable
 from ehdnas.core.measurement import Measurement
 from ehdnas.pipeline.candidates import target_of
 from ehdnas.pipeline.conditions import TABLE
@@ -53,6 +54,7 @@ def verify(context: Context, run: Run) -> dict[str, Any]:
             "device": one.device.name,
             "measurement": measured.model_dump(),
             "on_device": None if one.device.simulated else _compare(one, run, meter),
+            "layers": _layers(one, run, meter) if one.device.simulated else [],
         })  # fmt: skip
     result = {"verdict": _verdict(context, figures), "figures": figures, "measurements": measurements}
     names = {one.device.name for one, _ in asked}
@@ -121,6 +123,24 @@ def _measure(context: Context, run: Run, meter: Meter) -> Measurement:
     board = meter.instrument.boards[0].name
     context.reporter.say(f"verify: measuring {path.name} on {board}")
     return meter.instrument.measure_file(path)
+
+
+def _layers(context: Context, run: Run, meter: Meter) -> list[dict[str, Any]]:
+    """Return what a simulated device takes for each layer of the run's network, in their order."""
+    profiler = meter.instrument.profiler
+    assert isinstance(profiler, TableProfiler)
+    table = _table(context, run, meter)
+    explained = profiler.explain(table, explore=context.settings.codesign)
+    return [
+        {"name": row.name, "operator": row.operator, "latency_ms": 1e3 * row.cycles / explained.clock_hz}
+        for row in explained.layers
+    ]
+
+
+def _table(context: Context, run: Run, meter: Meter) -> LayerTable:
+    if run.module:
+        return layer_table(load_module(run.module), meter.shape.image)
+    return meter.instrument.costed.table(context.space.parse(run.genotype))
 
 
 def _file_for(context: Context, run: Run) -> Path:

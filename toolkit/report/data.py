@@ -207,11 +207,21 @@ class BesideData:
 
 
 @dataclass(frozen=True)
+class LayerData:
+    """What a simulated device takes for one layer, by itself."""
+
+    name: str
+    operator: str
+    latency_ms: FiniteFloat
+
+
+@dataclass(frozen=True)
 class DeviceMeasurement:
-    """A measurement and the device it was taken on."""
+    """A measurement and the device it was taken on; `layers` where that is simulated, layer by layer."""
 
     device: str
     measurement: Measurement
+    layers: list[LayerData] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from ehdnas.report.cells import as_edges, cell_figure
 from ehdnas.report.curves import Level, Line, curve_figure
-from ehdnas.report.data import PointsData, PredictorData, ReportData, SearchData, TrainData
+from ehdnas.report.data import DeviceMeasurement, PointsData, PredictorData, ReportData, SearchData, TrainData
+from ehdnas.report.layers import MOST as MOST_LAYERS
+from ehdnas.report.layers import layers_figure
 from ehdnas.report.scatter import MOST, scatter_figure
 from ehdnas.report.tradeoff import tradeoff_figure
 from ehdnas.report.wording import quantity, whole
@@ -82,6 +85,20 @@ def search_figures(search: SearchData) -> list[Figure]:
                (Line("skips", "skips"),), Level(_MOST_SKIPS, "more are a sign of collapse"),
                caption="A search that does not train its weights enough ends with too many of them."),
     )  # fmt: skip
+
+
+def layer_figures(taken: Sequence[DeviceMeasurement]) -> list[Figure | None]:
+    """Return the costliest layers by measurement; None where a device does not tell of layers."""
+    found: list[Figure | None] = []
+    for number, one in enumerate(taken):
+        shown, every = min(MOST_LAYERS, len(one.layers)), whole(len(one.layers))
+        caption = (
+            f"The {shown} of {every} layers that take longest, each by itself, by the model of the device; where "
+            "it works on several at once they take less together."
+        )
+        svg = layers_figure(one.layers, f"layers-{number}") if one.layers else None
+        found.append(None if svg is None else Figure(f"Where the time goes on {one.device}", svg, caption))
+    return found
 
 
 def train_figures(train: TrainData) -> list[Figure]:

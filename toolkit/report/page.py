@@ -92,14 +92,17 @@ def stages_left(data: ReportData) -> list[tuple[str, str]]:
     return left
 
 
-def _measured(data: ReportData) -> list[tuple[DeviceMeasurement, DeviceData, list[tuple[str, str]]]]:
-    """Return each measurement with its device and the rows of its passport."""
+def _measured(
+    data: ReportData,
+) -> list[tuple[DeviceMeasurement, DeviceData, list[tuple[str, str]], figures.Figure | None]]:
+    """Return each measurement with its device, the rows of its passport and the figure of its layers."""
     if data.verify is None:
         return []
     devices = {one.name: one for one in data.devices}
+    taken = data.verify.measurements
     return [
-        (one, devices[one.device], passport.rows(one.measurement.passport))
-        for one in data.verify.measurements
+        (one, devices[one.device], passport.rows(one.measurement.passport), layers)
+        for one, layers in zip(taken, figures.layer_figures(taken), strict=True)
     ]
 
 
