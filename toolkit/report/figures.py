@@ -93,8 +93,8 @@ def layer_figures(taken: Sequence[DeviceMeasurement]) -> list[Figure | None]:
     for number, one in enumerate(taken):
         shown, every = min(MOST_LAYERS, len(one.layers)), whole(len(one.layers))
         caption = (
-            f"The {shown} of {every} layers that take longest, each by itself, by the model of the device; where "
-            "it works on several at once they take less together."
+            f"The {shown} of {every} layers that take longest, each by itself, by the model of the device: "
+            "what works on several at once takes less for them together."
         )
         svg = layers_figure(one.layers, f"layers-{number}") if one.layers else None
         found.append(None if svg is None else Figure(f"Where the time goes on {one.device}", svg, caption))
