@@ -62,6 +62,12 @@ def embedded(path):
             for key, text in texts.items()}  # fmt: skip
 
 
+def beside(name):
+    """Return the names of what belongs to an exported file, itself among it."""
+    endings = (".json", ".md", ".py", *([".cc"] if name.endswith(".tflite") else []))
+    return {name, *(f"{name}{ending}" for ending in endings)}
+
+
 @pytest.mark.parametrize("target", ["onnx", "tflite", "onnx-int8", "tflite-int8", "tflite-fp16"])
 def test_a_network_of_ones_own(target, model, tmp_path):
     with torch.no_grad():
@@ -82,7 +88,7 @@ def test_a_network_of_ones_own(target, model, tmp_path):
         "cat", "<script>alert(1)</script>", "two lines", "a|b*c",
     ]  # fmt: skip
     name = artifact.path.name
-    assert {path.name for path in folder.iterdir()} == {name, f"{name}.json", f"{name}.md", "labels.txt"}
+    assert {path.name for path in folder.iterdir()} == {*beside(name), "labels.txt"}
 
     facts = embedded(artifact.path)
     assert facts.items() >= METADATA.items()
@@ -207,8 +213,7 @@ def test_two_exports_at_once_into_one_folder(model, tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda target: export(model, target, tmp_path), targets))
     names = {"model.onnx", "model_int8.tflite"}
-    suffixes = ("", ".json", ".md")
-    written = {f"{name}{suffix}" for name in names for suffix in suffixes} | {"labels.txt"}
+    written = {one for name in names for one in beside(name)} | {"labels.txt"}
     assert {path.name for path in tmp_path.iterdir()} == written
     for name in names:
         artifact = read_artifact(tmp_path / name)

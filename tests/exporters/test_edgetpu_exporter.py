@@ -23,6 +23,7 @@ METADATA = {"classes": [f"class {index}" for index in range(10)], "mean": [0.5] 
 QUICK = {"calibration": "minmax", "bias_correction": False}
 INT8 = "model_tpu_int8.tflite"
 COMPILED = "model_tpu_int8_edgetpu.tflite"
+BESIDE = ("", ".cc", ".json", ".md", ".py")
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +80,7 @@ def test_without_a_compiler_all_is_written_and_it_is_said_that_nothing_was_compi
     message = str(caught.value)
     assert str(out / INT8) in message and "--compiler docker:IMAGE or ssh:USER@HOST" in message
     assert "\n" not in message and caught.value.exit_code == 6
-    assert names(out) == ["labels.txt", INT8, f"{INT8}.json", f"{INT8}.md"]
+    assert names(out) == ["labels.txt", *(f"{INT8}{ending}" for ending in BESIDE)]
     manifest = read_artifact(out / INT8).manifest
     assert (manifest.target, manifest.precision) == ("edgetpu", "int8")
     assert manifest.sha256 == sha256(out / INT8) and manifest.parity.passed
@@ -98,7 +99,7 @@ def test_a_compiler_on_path_finishes_the_job(darts_like, images, out):
     artifact = export(darts_like, out, images)
     assert artifact.path == out / COMPILED
     assert names(out) == sorted(
-        ["labels.txt", *(f"{name}{end}" for name in (INT8, COMPILED) for end in ("", ".json", ".md"))]
+        ["labels.txt", *(f"{name}{end}" for name in (INT8, COMPILED) for end in BESIDE)]
     )
     assert read_artifact(artifact.path) == artifact
     manifest, source = artifact.manifest, read_artifact(out / INT8).manifest
@@ -142,7 +143,7 @@ def test_a_compiler_that_fails_leaves_the_int8_file_and_its_manifest(
     with pytest.raises(ExportError, match=says) as caught:
         export(darts_like, out, images)
     assert "\n" not in str(caught.value)
-    assert [name for name in names(out) if "labels" not in name] == [INT8, f"{INT8}.json", f"{INT8}.md"]
+    assert [name for name in names(out) if "labels" not in name] == [f"{INT8}{ending}" for ending in BESIDE]
     artifact = read_artifact(out / INT8)
     assert artifact.manifest.sha256 == sha256(out / INT8) and artifact.manifest.parity.passed
     assert run_artifact(out / INT8, images).outputs.shape == (5, 10)
