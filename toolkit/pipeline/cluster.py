@@ -8,7 +8,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -117,7 +117,9 @@ def started(address: str | None, workers: int | None, share: Share, reporter: Re
         raise UsageError(f"{what} ({str(error).strip().partition(chr(10))[0]})") from error
     try:
         _require_room(ray.cluster_resources(), share)
-        yield Cluster(ray, share)
+        # What Ray says of lost workers it prints where a command's result is to stand alone.
+        with redirect_stdout(sys.stderr):
+            yield Cluster(ray, share)
     finally:
         ray.shutdown()
 
