@@ -97,7 +97,8 @@ def test_the_protocol_decides_how_long_it_runs(model):
     _, by_time = run(model, "--runs", "1", "--min-s", "0.2", "--warmup-s", "0", "--warmup-runs", "0")
     assert len(by_time["samples_ms"]) > 100
     _, by_limit = run(model, "--runs", "100000", "--min-s", "9", "--max-s", "0.05", "--warmup-s", "0")
-    assert sum(by_limit["samples_ms"]) < 100
+    # Each run begins within the limit, so all but the last end there; that one may be held up by others.
+    assert sum(by_limit["samples_ms"][:-1]) < 50
 
 
 def test_open_sizes_and_integer_inputs_are_filled_in(gather):

@@ -23,9 +23,7 @@ def sweep(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Searches at once on this machine; as many as cores by default.")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster, HOST:PORT or ray://HOST:PORT, instead of this machine.")
-    ] = None,
+    address: o.Address = None,
     cpus: Annotated[float, typer.Option(min=0.1, help="Cores that a search takes.")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0.0, help="GPUs that a search takes; 0.25 shares one.")] = 0.0,
     data: o.Data = None, channels: o.Channels = None, cells: o.Cells = None, image_size: o.ImageSize = None,
@@ -71,9 +69,7 @@ def label(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes on this machine, by Ray; 1 by default.")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster, HOST:PORT or ray://HOST:PORT, instead of this machine.")
-    ] = None,
+    address: o.Address = None,
     json: o.Json = False,
 ) -> None:  # fmt: skip
     """Simulate random networks by the million on an accelerator, in files that can be added to."""

@@ -97,6 +97,10 @@ Segments = Annotated[int | None, typer.Option(help="Edge TPU: pieces, one a devi
 Dilated = Annotated[str | None, typer.Option(help="Edge TPU: expand dilated kernels, or keep them.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the last one stopped.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="A Ray cluster, HOST:PORT or ray://HOST:PORT, instead of this machine."),
+]
 Out = Annotated[Path | None, typer.Option(help="Folder to write to.")]
 
 

@@ -146,5 +146,5 @@ def _ray() -> Any:
         import ray
         import ray.exceptions
     except ImportError as error:
-        raise UsageError("this needs Ray; install it with `pip install 'ehdnas[ray]'`") from error
+        raise UsageError("this needs Ray; install it with `pip install 'ray>=2.52'`") from error
     return ray
