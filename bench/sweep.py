@@ -2,7 +2,7 @@
 
     python bench/sweep.py [--workers 2]
 
-Protocol, written down before it was run. Digits, the DARTS space at C=4 x 3 cells, searches of 10 epochs, two
+Protocol, written down before it was run. Digits, the DARTS space at C=4 x 3 cells, searches of 5 epochs, two
 finalists tried for two epochs; budgets of 0.8x and 0.9x on two simulated devices, three seeds. The device's
 predictor is fitted before either side begins. First the 12 searches are typed one by one (`ehdnas search`),
 then `ehdnas sweep` does them on Ray on loopback; when six of its results are there, a process that is at a
@@ -30,8 +30,8 @@ from common import write_result
 
 SETTINGS = """channels = 4
 cells = 3
-samples = 200
-search_epochs = 10
+samples = 100
+search_epochs = 5
 finalists = 2
 trial_epochs = 2
 """

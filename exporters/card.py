@@ -75,7 +75,9 @@ def _tensor(role: str, spec: TensorSpec) -> str:
 
 
 def _accuracy(manifest: Manifest) -> list[str]:
-    parity = manifest.parity
+    parity, source = manifest.parity, manifest.details.get("compiled_from")
+    if parity is None and source:
+        return [f"Not run here: compiled for the device from {_plain(source['file'])}; see its card."]
     if parity is None or parity.accuracy_before is None or parity.accuracy_after is None:
         return ["Not measured: the images it was checked on have no labels, or the weights are not trained."]
     return [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ehdnas.core.artifact import Artifact, Parity
-from ehdnas.core.errors import DataError, NotCompiledError
+from ehdnas.core.errors import DataError, DeviceError, EhdnasError, ExportError, NotCompiledError
 from ehdnas.core.export_options import ExportOptions
 from ehdnas.core.files import holding, write_text
 from ehdnas.exporters.base import Exporter, find_exporter, network_graph
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Delivery:
-    """The artifacts of one target, and why a vendor's compiler did not finish the job, if it did not.
+    """The artifacts of one target, and why a vendor's compiler left the job `unfinished`, if it did.
 
     The last artifact is the one to deploy; a compiled one comes after the file it was compiled from.
     """
 
     artifacts: list[Artifact]
-    not_compiled: str | None = None
+    unfinished: EhdnasError | None = None
 
 
 def export_network(
@@ -66,7 +66,8 @@ def export_network(
     Raises:
         ParityError: the file disagrees with the network.
         NotCompiledError: all is written, but no compiler was there to finish the job.
-        UnsupportedOperatorError, ExportError, DataError, UsageError, EhdnasError: as `Exporter.export`.
+        ExportError: all is written, but the compiler refused the file; or as `Exporter.export`.
+        UnsupportedOperatorError, DataError, UsageError, EhdnasError: as `Exporter.export`.
     """
     exporter = find_exporter(target, options)
     judged = as_images(images, "images")
@@ -81,8 +82,8 @@ def export_network(
     delivery = deliver(exporter, path, reference, [judged.shape[1:]], given, carried)
     if classes:
         write_labels(Path(folder), classes)
-    if delivery.not_compiled is not None:
-        raise NotCompiledError(delivery.not_compiled)
+    if delivery.unfinished is not None:
+        raise delivery.unfinished
     return delivery.artifacts[-1]
 
 
@@ -129,9 +130,10 @@ def _judged(
 def _finished(exporter: Exporter, artifact: Artifact) -> Delivery:
     try:
         finished = exporter.finish(artifact)
-    except NotCompiledError as error:
+    except (NotCompiledError, ExportError, DeviceError) as error:
+        # The file that it starts from is good all the same.
         _describe(artifact)  # which now says what is left to do
-        return Delivery([artifact], str(error))
+        return Delivery([artifact], error)
     for one in finished:
         _describe(one)
     return Delivery([artifact, *finished])

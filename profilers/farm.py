@@ -59,7 +59,7 @@ Say = Callable[[str], None]
 def run_jobs(
     path: Path, batch: str, workers: Sequence[Worker], *,
     until: Callable[[], bool], on_done: OnDone, say: Say,
-    lease_s: float = 600, max_failures: int = 3, back_off_s: float = 2.0,
+    lease_s: float = 600, max_failures: int = 6, back_off_s: float = 2.0,
 ) -> Outcome:  # fmt: skip
     """Measure a batch's jobs on all boards until none is left, or `until` says to end with those begun.
 

@@ -152,6 +152,12 @@ many it was made with, and is not continued with another number.
 """
 
 
+PROJECT_SETTINGS = ("data", "image_size", "space", "channels", "cells")
+"""What a command takes over from the last one in its project: which images, which networks of what size."""
+BEFORE = "the last command here"
+"""The origin of such settings."""
+
+
 def kept_by_runs(settings: Settings) -> dict[str, Any]:
     """Return the settings that a run is made with and goes on with, as JSON-able data."""
     return settings.model_dump(exclude=set(EXPORT_SETTINGS))
@@ -160,6 +166,12 @@ def kept_by_runs(settings: Settings) -> dict[str, Any]:
 def export_options(settings: Settings) -> ExportOptions:
     """Return how the settings want files exported."""
     return ExportOptions(seed=settings.seed, **settings.model_dump(include=set(EXPORT_SETTINGS)))
+
+
+def absolute_data(data: str) -> str:
+    """Return the setting `data` as another folder finds them."""
+    kind, colon, path = data.partition(":")
+    return f"{kind}:{Path(path).absolute()}" if colon else kind
 
 
 @dataclass(frozen=True)
@@ -171,7 +183,10 @@ class Loaded:
 
 
 def load_settings(
-    flags: dict[str, Any], project: Path | None, run: tuple[str, dict[str, Any]] | None = None
+    flags: dict[str, Any],
+    project: Path | None,
+    run: tuple[str, dict[str, Any]] | None = None,
+    before: dict[str, Any] | None = None,
 ) -> Loaded:
     """Lay the flags that were given over the project's file, the user's file and the defaults.
 
@@ -179,6 +194,8 @@ def load_settings(
         flags: only those given; None counts as not given.
         project: the folder that holds `ehdnas.toml`, if any.
         run: name and settings of the run that is continued; they lie right under the flags.
+        before: `PROJECT_SETTINGS` of the last command in this project. They lie over the defaults alone, and
+            count for nothing where a file or a flag names other data.
 
     Raises:
         UsageError: an unknown key (with the nearest known one), or a value that cannot be right.
@@ -190,6 +207,9 @@ def load_settings(
     if run is not None:
         layers.append((f"run {run[0]}", run[1]))
     layers.append(("flag", {key: value for key, value in flags.items() if value is not None}))
+    data = [layer["data"] for _, layer in layers if isinstance(layer.get("data"), str)]
+    if before is not None and (not data or absolute_data(data[-1]) == before.get("data")):
+        layers.insert(0, (BEFORE, before))
     values: dict[str, Any] = {}
     origins = dict.fromkeys(Settings.model_fields, "default")
     for origin, layer in layers:

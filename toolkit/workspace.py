@@ -5,6 +5,7 @@
 .ehdnas/runs/<id>/        one search and all that followed from it
 .ehdnas/runs/<id>/baseline/   another network, trained and judged beside the one found
 .ehdnas/runs/latest       a link to the newest of them
+.ehdnas/settings.json     data, space and size of the last profile or search, for the next one
 """
 
 from __future__ import annotations
@@ -138,6 +139,23 @@ class Workspace:
         run.write("run", settings)
         self._set_latest(run)
         return run
+
+    def remember(self, settings: dict[str, Any]) -> None:
+        """Keep settings for the next command in this project, which `remembered` gives."""
+        if settings != self.remembered():
+            write_json(self._settings, settings)
+
+    def remembered(self) -> dict[str, Any] | None:
+        """Return what the last command kept; None where there was none, or it cannot be read."""
+        try:
+            found = read_json(self._settings) if self._settings.is_file() else None
+        except DataError:
+            return None  # a convenience: nothing is lost but some typing
+        return found if isinstance(found, dict) else None
+
+    @property
+    def _settings(self) -> Path:
+        return self.folder / "settings.json"
 
     def part_of(self, run: Run, number: int, settings: dict[str, Any]) -> Run:
         """Make a run of one of several networks that a run found, named by its number; not the latest."""

@@ -52,7 +52,7 @@ class Backend(ABC):
             NotCompiledError: it did not; the message says what to install.
         """
         if done.code in _CANNOT_START:
-            raise NotCompiledError(f"not compiled: {self._absent()} ({_last_line(done)})")
+            raise NotCompiledError(f"not compiled: {self._absent()} ({last_line(done)})")
 
     def abandon(self, transport: Transport) -> None:  # noqa: B027 (most transports leave nothing running)
         """End what a run that was cut short may have left behind; never raises."""
@@ -113,7 +113,7 @@ class ContainerBackend(Backend):
         if done.code == _NO_CONTAINER:
             engine = Path(self.engine).name
             raise NotCompiledError(
-                f"not compiled: {engine} cannot run image '{self.image}' ({_last_line(done)}); build or pull "
+                f"not compiled: {engine} cannot run image '{self.image}' ({last_line(done)}); build or pull "
                 f"the image, and see that `{engine} info` works"
             )
         super().require_started(done)
@@ -192,7 +192,8 @@ def _local() -> Transport:
     return LocalTransport()
 
 
-def _last_line(done: Completed) -> str:
+def last_line(done: Completed) -> str:
+    """Return the last telling line that a command printed, or its exit code."""
     for stream in (done.stderr, done.stdout):
         lines = [printable(line) for line in stream[-4096:].decode(errors="replace").splitlines()]
         telling = [line for line in lines if line and not line.startswith(_SEE_HELP)]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ehdnas.core.errors import ExportError, UsageError
-from ehdnas.exporters.edgetpu.backends import Backend, find_backend
+from ehdnas.exporters.edgetpu.backends import Backend, find_backend, last_line
 from ehdnas.exporters.edgetpu.job import Compiled, Job, stem
 from ehdnas.exporters.edgetpu.options import CompilerOptions
 
 if TYPE_CHECKING:
     from ehdnas.core.remote import Completed
+
+_VERSION_S = 60.0
 
 __all__ = ["Compiled", "Compiler", "CompilerOptions", "find_compiler"]
 
@@ -56,6 +59,18 @@ class Compiler:
             folder = str(PurePosixPath(places[0]).parent)
             job = Job(transport, models, folder, self._backend.inside(folder), self._options.segments)
             return job.collect(self._run(job), out)
+
+    def version(self) -> str:
+        """Return the line in which the compiler tells its version.
+
+        Raises:
+            NotCompiledError: the compiler or the container is not there; the message says what to do.
+            DeviceError: the host cannot be reached or used.
+        """
+        with tempfile.TemporaryDirectory(prefix="ehdnas-") as folder, self._backend.open() as transport:
+            done = transport.run([*self._backend.command(folder), "--version"], _VERSION_S)
+        self._backend.require_started(done)
+        return last_line(done)
 
     def _check(self, models: Sequence[Path]) -> None:
         stems = [model.stem for model in models]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ehdnas.core.errors import DeviceError, ExportError
 from ehdnas.core.files import atomic_path
 from ehdnas.exporters.edgetpu.log import Compilation, add_segments, parse_compilations
+from ehdnas.exporters.edgetpu.reader import printable
 
 if TYPE_CHECKING:
     from ehdnas.core.remote import Completed, Transport
@@ -75,7 +76,7 @@ class Job:
             if not one.succeeded:
                 raise ExportError(
                     f"the Edge TPU compiler cannot compile {self.names}: {self._renamed(one.failure or '')}; "
-                    "change the network, or have the compiler search for a part that it can compile"
+                    "`ehdnas check` tells which operators it is known to take"
                 )
         compiled = [
             self._compiled(index, out, "\n".join(streams), logs, found) for index in range(len(self.models))
@@ -142,7 +143,7 @@ class Job:
             report = reports.get(f"{part}.tflite", alone)
             if report is None:
                 raise ExportError(
-                    f"the Edge TPU compiler says nothing of {files[-1].name}; run it by hand to see why"
+                    f"the Edge TPU compiler says nothing of {files[-1].name}; its last line: {_last(output)}"
                 )
             names = {"input_model": self._renamed(f"{part}.tflite"), "output_model": files[-1].name}
             segments.append(report.model_copy(update=names))
@@ -165,3 +166,9 @@ class Job:
 def stem(index: int) -> str:
     """Return the name, without its suffix, under which a run's model number `index` travels."""
     return f"{_STEM}{index}"
+
+
+def _last(output: str) -> str:
+    """Return the last line of what was printed, on one line and short."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return printable(lines[-1])[:200] if lines else "nothing"

@@ -36,7 +36,7 @@ def board_checks(answer: dict[str, Any], device: Device, options: BoardOptions) 
     machine, state = _table(answer, "machine"), _table(answer, "before")
     found = [
         *_python(machine, device, options),
-        *_system(machine, options),
+        *_system(machine, device, options),
         *_interpreter(answer, device, options),
         *_numpy(answer, machine, device),
         *_tool(answer, device, options),
@@ -91,7 +91,12 @@ def _python(machine: dict[str, Any], device: Device, options: BoardOptions) -> I
     yield Check("python", new, f"{found}, {oldest} or later needed", mend)
 
 
-def _system(machine: dict[str, Any], options: BoardOptions) -> Iterator[Check]:
+def _system(machine: dict[str, Any], device: Device, options: BoardOptions) -> Iterator[Check]:
+    model = _text(machine.get("model"))
+    if options.model and model:
+        mend = f"if it is the right machine, ehdnas devices set {device.name} title=NAME options.model="
+        detail = f"{model}; '{device.name}' is described as a {options.model}"
+        yield Check("model", options.model.lower() in model.lower(), detail, mend, advice=True)
     bits, wanted = machine.get("bits"), options.system_bits
     if not wanted:
         return
@@ -148,8 +153,14 @@ def _accelerator(
     yield from _edgetpu_runtime(answer.get("edgetpu_runtime"), device, options)
     mbps = _number(machine.get("edgetpu_usb_mbps"))
     if mbps is None:
-        inside = machine.get("edgetpu_pcie") is True
-        yield Check("edge tpu", True, "on PCIe" if inside else f"its connection is {_ABSENT}")
+        if machine.get("edgetpu_pcie") is True:
+            yield Check("edge tpu", True, "on PCIe")
+            return
+        if "system" not in machine:  # then nothing else can be told from what it says
+            yield Check("edge tpu", True, f"its connection is {_ABSENT}")
+            return
+        mend = "plug it in; `lsusb` shows it as 1a6e:089a or 18d1:9302"
+        yield Check("edge tpu", False, "none seen on USB or PCIe", mend, advice=True)
         return
     slow = "; slower than on USB 3" if mbps < _USB_3_MBPS else ""
     mend = "plug it into a USB 3 port, with the cable that came with it"

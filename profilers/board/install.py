@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,7 +23,11 @@ _PIP_S = 1800.0
 _HOME = 'cd && printf "%s" "$PWD"'
 _READ = 'test ! -L "$1" || exit 3; test -e "$1" || exit 4; test -f "$1/$2" || exit 5; cat "$1/$2"'
 _CLEAR = 'rm -rf -- "$1"'
-_MAKE = 'mkdir -p -- "$(dirname -- "$1")" && rm -rf -- "$1" && exec "$2" -I -m venv "$1"'
+# What an install of hours ago left when it was cut off is nobody's any more.
+_MAKE = (
+    'mkdir -p -- "$(dirname -- "$1")" && find "$(dirname -- "$1")" -maxdepth 1 -name "*.partial-*" '
+    '-mmin +180 -exec rm -rf -- "{}" + ; exec "$2" -I -m venv "$1"'
+)
 _KEEP = (
     'printf "%s" "$4" >"$1/$3" && rm -rf -- "$2.old" && if test -e "$2"; then mv -- "$2" "$2.old"; fi && '
     'mv -- "$1" "$2" && rm -rf -- "$2.old"'
@@ -91,7 +96,7 @@ def install(
     if _marker(there, folder) == digest:
         with suppress(DeviceError):
             return Installed(python, _versions(there, python), before=True)
-    partial = f"{folder}.partial"
+    partial = f"{folder}.partial-{secrets.token_hex(4)}"  # another may be at it from elsewhere
     try:
         say(f"making {folder}")
         _make(there, partial, options.python or "python3")

@@ -45,6 +45,7 @@ class BoardOptions(BaseModel):
     `folder`, else `python3`. `cpus` pins the measurement to cores. `delegate` is the shared library of an
     accelerator, such as libedgetpu.so.1, and `delegate_options` what it is given. `tool` is the timer for
     machines without Python or with a runtime of their own: `benchmark_model` or `trtexec`, by path.
+    `model` is what the machine calls itself, in part; `doctor` warns where it calls itself something else.
     `power_rail` is the label of the supply that energy is read from. `system_bits` refuses a system of
     other than that many bits. `clock` is that of the Edge TPU's runtime. `hottest_c` is the temperature from
     which `doctor` warns. `proxy_command` lets ~/.ssh/config run its ProxyCommand.
@@ -58,6 +59,7 @@ class BoardOptions(BaseModel):
     delegate: Library = ""
     delegate_options: dict[Name, Name] = Field(default_factory=dict)
     tool: Tool = ""
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9 ().-]*$", max_length=100)] = ""
     power_rail: Name = ""
     system_bits: Literal[0, 32, 64] = 0
     clock: Literal["", "standard", "maximum"] = ""

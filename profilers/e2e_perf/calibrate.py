@@ -99,7 +99,10 @@ def read_calibration(path: Path, resolve: Callable[[str], LayerTable]) -> list[t
     try:
         for name in ("model", "latency_ms"):
             if name not in (reader.fieldnames or ()):
-                raise DataError(f"{path}: line 1: no column '{name}'; the first line is model,latency_ms")
+                found = ",".join(reader.fieldnames or ()) or "nothing"
+                raise DataError(
+                    f"{path}: line 1: no column '{name}' in '{found[:80]}'; it must have model,latency_ms"
+                )
         for row in reader:
             where = f"{path}: line {reader.line_num}"
             model = (row["model"] or "").strip()

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ehdnas.core.layers import LayerTable
 from ehdnas.profilers.e2e_perf.simulation import (
+    TOGETHER,
     Costs,
     LayerCost,
     Resources,
@@ -148,4 +149,6 @@ def _bottleneck(rows: tuple[LayerCost, ...]) -> str:
     }
     bound = max(shares, key=lambda name: shares[name])
     slowest = max((row for row in rows if row.bound == bound), key=lambda row: row.cycles)
+    if bound == TOGETHER:
+        return f"this mode does not tell compute from memory; most of the time in {slowest.name}"
     return f"{bound}, {shares[bound] / max(total, 1):.0%} of the time; most in {slowest.name}"

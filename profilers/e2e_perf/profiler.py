@@ -62,11 +62,14 @@ class E2EPerfProfiler(TableProfiler):
 
         Raises:
             UsageError: there is nothing to explore: the accelerator is a fixed one.
-            MeasurementError: as `simulate`.
+            MeasurementError: as `simulate`; or nothing in the network takes time.
         """
-        if not explore:
-            return self.accelerator.simulate(table)
-        return self._explorable().explored(table)
+        found = self._explorable().explored(table) if explore else self.accelerator.simulate(table)
+        if found.interval_s <= 0:
+            raise MeasurementError(
+                "no layer of the network takes time on this accelerator; give one that has convolutions"
+            )
+        return found
 
     def label(self, workload: Workload) -> list[Measurement | None]:
         """Return what `simulate` gives for each of n networks at once, None for those that do not fit.

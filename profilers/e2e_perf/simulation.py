@@ -24,6 +24,10 @@ _SRAM_PJ_PER_BYTE = 5 / 4
 ENERGY_SOURCE = "45 nm-equivalent estimate from Horowitz, ISSCC 2014; not the power of any board"
 
 
+TOGETHER = "compute or memory"
+"""What bounds a layer where the formula does not tell the two apart."""
+
+
 @dataclass(frozen=True)
 class Costs:
     """What d layers cost: arrays [d], in cycles and bytes of external memory.
@@ -36,9 +40,13 @@ class Costs:
     memory: Array
     overhead: Array
     dram_bytes: Array
+    apart: bool = True
+    """Whether `compute` and `memory` are what they say; else `compute` holds all of it."""
 
     def bounds(self) -> list[str]:
         """Return, for each layer, what makes it take as long as it does."""
+        if not self.apart:
+            return [TOGETHER if cycles > 0 else "free" for cycles in self.cycles]
         names = np.array(["compute", "memory", "overhead"])
         which = np.argmax([self.compute, self.memory, self.overhead], axis=0)
         return [

@@ -350,8 +350,13 @@ def find_space(name: str) -> Space:
     """Return the space registered under a name, the same one each time: a space has no state.
 
     Raises:
-        UsageError: no such space; the message lists those there are.
+        UsageError: no such space; the message lists those there are. Or somebody's space cannot be made.
     """
-    space = load_plugin("ehdnas.spaces", name)()
-    assert isinstance(space, Space)
+    try:
+        space = load_plugin("ehdnas.spaces", name)()
+    except TypeError as error:  # Python names the methods that an abstract class still lacks
+        raise UsageError(f"space '{name}' cannot be made: {error}") from error
+    if not isinstance(space, Space) or space.name != name:
+        called = f"is called '{space.name}'" if isinstance(space, Space) else "is no subclass of Space"
+        raise UsageError(f"space '{name}' {called}; mend its class, or its entry point")
     return space

@@ -90,7 +90,10 @@ class OptionsSpace(Space):
                     yield other
 
     def parse(self, text: str) -> Architecture:
-        """Return the architecture of one digit a slot, or of the JSON that `genotype` gives."""
+        """Return the architecture of a name, of one digit a slot, or of the JSON that `genotype` gives."""
+        named = self.named().get(text.strip())
+        if named is not None:
+            return named
         return self.checked(self.read(text), text)
 
     def genotype(self, architecture: Architecture) -> dict[str, Any]:

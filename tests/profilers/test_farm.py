@@ -130,13 +130,13 @@ def test_a_board_that_dies_midway_is_set_aside_and_its_jobs_go_to_the_others(pat
     dying = FakeBoard("dying", lambda k, count: dead(k, count) if count >= 5 else None)
 
     def leave_it_some(_key, count):
-        wait_for(lambda: count < 20 or len(dying.asked) >= 8)
+        wait_for(lambda: count < 20 or len(dying.asked) >= 11)
 
     outcome = farm([dying, FakeBoard("well", leave_it_some)])
     assert outcome.done == 40 and outcome.failed == []
     assert outcome.set_aside == {"dying": "board: no route to host"}
     assert stored(path) == dict.fromkeys(names(40), 1)
-    assert [said for said in heard.said if "set aside after 3 failures in a row" in said]
+    assert [said for said in heard.said if "set aside after 6 failures in a row" in said]
 
 
 def wait_for(condition):

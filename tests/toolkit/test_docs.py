@@ -73,3 +73,13 @@ def test_the_example_in_python_is_the_whole_loop(tiny):
     verdict, genotype, accuracy = example["best_network"](settings, tiny)
     assert verdict == "PASS" and len(genotype) == 28 and 0 < accuracy <= 1
     assert list((tiny / ".ehdnas" / "runs").glob("*/export/model.tflite.py"))
+
+
+def test_the_example_of_predictions_is_near_what_the_device_does(tiny):
+    from ehdnas.settings import load_settings
+
+    example = runpy.run_path(str(ROOT / "examples" / "predicted.py"))
+    settings = load_settings({"device": "ehdnas-generic", "samples": 60}, tiny).settings
+    rows = example["predicted_and_true"](settings, tiny, 10)
+    assert len(rows) == 10
+    assert all(abs(predicted / true - 1) < 0.3 for _, predicted, true in rows)

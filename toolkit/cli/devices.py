@@ -145,9 +145,15 @@ def doctor(device: o.DeviceName = None, json: o.Json = False) -> int:
     """Check that a device can be used, each failure with what mends it; exits 4 if one fails."""
     from ehdnas.core.errors import DeviceError
     from ehdnas.pipeline.boards import find_boards
+    from ehdnas.pipeline.health import compiler_checks
+    from ehdnas.settings import export_options, load_settings
+    from ehdnas.workspace import find_workspace
 
     device_of, boards = find_boards(device or "local")
     found = {board.name: _checks(board, alone=len(boards) == 1) for board in boards}
+    options = export_options(load_settings({}, find_workspace().project).settings)
+    # One compiler serves every board, so that it is looked at once.
+    found[boards[-1].name].extend(compiler_checks(device_of, options))
     if json:
         checks = [{"board": name, **asdict(check)} for name, checks in found.items() for check in checks]
         emit_json("doctor", {"device": device_of.name, "checks": checks})

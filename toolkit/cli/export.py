@@ -51,9 +51,7 @@ def export(
         **_EVERY_CHOICE,
     }  # fmt: skip
     _require_readable(model)
-    not_compiled = _export(model, target, untrained, part, run, out, flags, json)
-    if not_compiled:
-        raise NotCompiledError("; ".join(not_compiled))
+    _export(model, target, untrained, part, run, out, flags, json).require_finished()
 
 
 def check(
@@ -120,12 +118,8 @@ def compile_(
 def _export(
     model: str | None, target: str, untrained: bool, part: str | None, run: str | None, out: Path | None,
     flags: dict[str, Any], json: bool,
-) -> list[str]:  # fmt: skip
-    """Check what was asked for, hand it to the export stage and show what was made, a failure or not.
-
-    Returns:
-        What a missing compiler left undone.
-    """
+) -> Exported:  # fmt: skip
+    """Check what was asked for, hand it to the export stage and show what was made, a failure or not."""
     # A genotype in JSON has colons too.
     trained = model is None or model.endswith(".safetensors") or (":" in model and model.strip()[0] != "{")
     if untrained and model is None:
@@ -166,7 +160,7 @@ def _export(
     finally:
         if exported.records:
             _emit_exported(exported, json)
-    return exported.not_compiled
+    return exported
 
 
 def _require_readable(model: str | None) -> None:
@@ -227,11 +221,15 @@ def _compiled_lines(compiled: dict[str, Any]) -> dict[str, str]:
     lines = {
         "edge tpu": f"{compiled['on_tpu']} operators mapped, {compiled['on_cpu']} on the CPU, "
         f"by compiler {compiled['compiler_version'] or 'of unknown version'}",
-        "subgraphs": str(compiled["subgraphs"] or "not said"),
+        "subgraphs": "not said" if compiled["subgraphs"] is None else str(compiled["subgraphs"]),
         "parameters": f"{cached} bytes on the chip, {streamed} streamed at each run",
     }
     if cached is None or streamed is None:
         lines["parameters"] = "where they lie, the compiler did not say"
+    if not compiled["on_tpu"]:
+        lines["but"] = (
+            "nothing of it runs on the Edge TPU; `ehdnas check` on the file it was made from tells why"
+        )
     return lines
 
 

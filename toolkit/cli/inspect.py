@@ -134,15 +134,30 @@ def calibrate(
     if json:
         emit_json("calibrate", result)
         return
-    rows = [[row["model"], f"{row['latency_ms']:.4g}", f"{row['error']:+.1%}"] for row in result["rows"]]
-    emit_table(["model", "measured ms", "error"], rows)
+    rows = [
+        [
+            row["model"],
+            f"{row['latency_ms']:.4g}",
+            f"{row['latency_ms'] * (1 + row['error']):.4g}",
+            f"{row['error']:+.1%}",
+        ]
+        for row in result["rows"]
+    ]
+    emit_table(["model", "measured ms", "fitted ms", "error"], rows)
     loose = result["undetermined"]
     emit_pairs({
         "device": f"{device} (simulated)",
         **{term: f"{value:.4g}{' (not settled by these rows)' if term in loose else ''}"
            for term, value in result["terms"].items()},
-        "saved": f"yes; undo with `ehdnas devices remove {device}`" if save else "no; --save does",
+        "saved": f"yes; undo with `{_undo(device, result['before'])}`" if save else "no; --save does",
     })  # fmt: skip
+
+
+def _undo(device: str, before: dict[str, float]) -> str:
+    """Return the command that gives a device its terms back, and takes nothing else of it away."""
+    return f"ehdnas devices set {device} " + " ".join(
+        f"options.{key}={value!r}" for key, value in before.items()
+    )
 
 
 def _layer_rows(found: Simulated) -> list[list[str]]:
@@ -176,6 +191,13 @@ def _simulation_lines(found: Simulated, folder: Path) -> dict[str, str]:
         "bandwidth": f"{simulation.dram_gbps:.3g} GB/s of external memory in use",
         "energy": f"{simulation.energy_45nm_mj:.3g} mJ an image: {ENERGY_SOURCE}",
     }
+    if simulation.replicas > 1:
+        lines["copies"] = f"{simulation.replicas}, side by side"
+    if found.explored:
+        design = {
+            key: value for key, value in simulation.design.items() if not isinstance(value, dict | list)
+        }
+        lines["design"] = ", ".join(f"{key} {value}" for key, value in design.items())
     if found.published_fps is not None:
         lines["throughput"] += f" as published; {simulation.throughput_fps:,.1f} fps by the formulas"
     if simulation.resources is not None:
@@ -201,7 +223,7 @@ def predict(
     context = o.make_context({
         "device": device, "data": data, "space": space, "channels": channels, "cells": cells,
         "image_size": image_size, "confidence": confidence, "protocol": protocol, "predictor": predictor,
-    })  # fmt: skip
+    }, goes_on=True)  # fmt: skip
     from ehdnas.pipeline.predict import predict_genotype
 
     found = predict_genotype(context, genotype, metric)

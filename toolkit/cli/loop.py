@@ -34,7 +34,7 @@ def run(
     resume: o.Resume = False, json: o.Json = False,
 ) -> int:  # fmt: skip
     """Do it all: profile, search, train, export, verify on the devices. Exits 3 if the budget is not met."""
-    context = o.make_context(_given(locals()), o.resumed(resume))
+    context = o.make_context(_given(locals()), o.resumed(resume), goes_on=True)
     from ehdnas.pipeline.run import run_all
 
     result = run_all(context, resume)
@@ -57,7 +57,7 @@ def profile(
     resume: o.Resume = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Measure sampled networks on a device and fit its predictor. Nothing is measured twice."""
-    context = o.make_context(_given(locals()))
+    context = o.make_context(_given(locals()), goes_on=True)
     from ehdnas.pipeline import profile as stage
 
     if ops:
@@ -142,7 +142,7 @@ def search(
     seed: o.Seed = None, resume: o.Resume = False, json: o.Json = False,
 ) -> None:  # fmt: skip
     """Search for the most accurate network within the budgets. Exits 3 when no network can meet them."""
-    context = o.make_context(_given(locals()), o.resumed(resume))
+    context = o.make_context(_given(locals()), o.resumed(resume), goes_on=True)
     from ehdnas.pipeline import search as stage
 
     found = stage.search(context, resume)
@@ -290,13 +290,16 @@ def _verdict_lines(result: dict[str, Any]) -> dict[str, str]:
         f"{one['metric']} {one['value']:.4g} {one['basis']} on {one['device']}, budget {one['text']}"
         for one in result["figures"]
     ]
+    flags = dict.fromkeys(flag for one in result["figures"] for flag in one.get("flags", ()))
+    doubt = {"but": "; ".join(flags)} if flags else {}
     if len(texts) == 1:
-        return {"verdict": f"{result['verdict']}: {texts[0]}"}
+        return {"verdict": f"{result['verdict']}: {texts[0]}", **doubt}
     met = [("met" if one["meets"] else "not met") for one in result["figures"]]
     numbered = enumerate(zip(met, texts, strict=True), 1)
     return {
         "verdict": result["verdict"],
         **{f"budget {number}": f"{word}: {text}" for number, (word, text) in numbered},
+        **doubt,
     }
 
 

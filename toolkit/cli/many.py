@@ -40,7 +40,7 @@ def sweep(
         "finalists": finalists, "trial_epochs": trial_epochs, "batch_size": batch_size,
         "learning_rate": learning_rate, "exclude": exclude, "compute": compute, "precision": precision,
     }  # fmt: skip
-    context = o.make_context(given)
+    context = o.make_context(given, goes_on=True)
     from ehdnas.pipeline.cluster import Share
     from ehdnas.pipeline.constraints import USUAL
     from ehdnas.pipeline.sweep import Axes

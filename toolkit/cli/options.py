@@ -104,24 +104,32 @@ Address = Annotated[
 Out = Annotated[Path | None, typer.Option(help="Folder to write to.")]
 
 
-def make_context(flags: dict[str, Any], run: Run | None = None, of: str = "run") -> Context:
+def make_context(
+    flags: dict[str, Any], run: Run | None = None, of: str = "run", goes_on: bool = False
+) -> Context:
     """Return the context of a command: its flags over the run's settings over the files and defaults.
 
     Args:
         of: `training` for the settings that the run's training was started with, where there are any.
+        goes_on: take data, space and size from the last profile or search in the project, and say so.
     """
-    from ehdnas.settings import load_settings
+    from ehdnas.settings import BEFORE, PROJECT_FILE, load_settings
     from ehdnas.workspace import find_workspace
 
     workspace = find_workspace()
     base = None if run is None else (run.name, run.read(of if run.has(of) else "run")["settings"])
-    loaded = load_settings(flags, workspace.project, base)
+    before = workspace.remembered() if goes_on and run is None else None
+    loaded = load_settings(flags, workspace.project, base, before)
     # Only now what loads torch: a setting that cannot be right is answered at once.
     from ehdnas.cli.output import Screen
     from ehdnas.pipeline.context import Context
 
+    reporter = Screen()
+    taken = {name: getattr(loaded.settings, name) for name, of in loaded.origins.items() if of == BEFORE}
+    if shown := ", ".join(f"{name} {value}" for name, value in taken.items() if value is not None):
+        reporter.say(f"settings: {shown}, as {BEFORE} had it; flags and {PROJECT_FILE} change it")
     given = frozenset(name for name, value in flags.items() if value is not None)
-    return Context(loaded.settings, workspace, Screen(), given)
+    return Context(loaded.settings, workspace, reporter, given)
 
 
 def find_run(name: str | None, needed: str) -> Run:

@@ -58,14 +58,17 @@ def require_possible(device: Device, options: ExportOptions) -> None:
     Raises:
         UsageError: nothing is exported for its runtime at its precision.
         NotCompiledError: it takes compiled files alone, and no compiler is there.
+        DeviceError: the host that the compiler is on cannot be reached.
     """
     if device.simulated or target_of(device) != "edgetpu":
         return
-    if find_compiler(CompilerOptions.of(options)) is None:
+    compiler = find_compiler(CompilerOptions.of(options))
+    if compiler is None:
         raise NotCompiledError(
             f"device '{device.name}' is measured with compiled files, and no edgetpu_compiler is on PATH; "
             "install it, or set compiler to docker:IMAGE or ssh:USER@HOST in ehdnas.toml"
         )
+    compiler.version()
 
 
 class Candidates:

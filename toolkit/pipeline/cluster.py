@@ -98,7 +98,7 @@ def started(address: str | None, workers: int | None, share: Share, reporter: Re
     if address is None and "ray" not in sys.modules:  # Ray reads them once, when it is imported
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    ray = _ray()
+    ray = require_ray()
     if address is None:
         where: dict[str, Any] = {"num_cpus": (workers or os.cpu_count() or 1) * max(share.cpus, 1)}
         where |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -141,7 +141,8 @@ def _require_room(there: dict[str, float], share: Share) -> None:
             raise UsageError(f"a task wants {wanted:g} {name}, and there is {there.get(name, 0.0):g}")
 
 
-def _ray() -> Any:
+def require_ray() -> Any:
+    """Return the module; UsageError where it is not installed."""
     try:
         import ray
         import ray.exceptions

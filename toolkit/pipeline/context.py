@@ -23,7 +23,7 @@ from ehdnas.search.predictor.facts import SpaceFacts, facts_of
 from ehdnas.search.processes import current
 from ehdnas.search.recipes import Recipe, recipe_for
 from ehdnas.search.spaces.base import NetworkShape, Space, find_space
-from ehdnas.settings import Settings
+from ehdnas.settings import PROJECT_SETTINGS, Settings, absolute_data
 from ehdnas.workspace import Workspace
 
 DEFAULT_DEVICE = "ehdnas-generic"
@@ -184,6 +184,11 @@ class Context:
             f"data: {self.settings.data}, {len(dataset.train)} training and {len(dataset.test)} test images "
             f"of {height}x{width} in {dataset.num_classes} classes; {'; '.join(dataset.notes)}"
         )
+
+    def remember(self) -> None:
+        """Keep data, space and size for the next command in this project."""
+        chosen = self.settings.model_dump(include=set(PROJECT_SETTINGS), exclude_none=True)
+        self.workspace.remember(chosen | {"data": absolute_data(self.settings.data)})
 
     def say_resumed(self, stage: str, done: int, loop: Loop) -> None:
         """Say where a stage that was asked to go on does go on."""

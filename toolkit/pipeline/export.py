@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ehdnas.core.artifact import Artifact
-from ehdnas.core.errors import DataError, UsageError
+from ehdnas.core.errors import DataError, EhdnasError, NotCompiledError, UsageError
 from ehdnas.core.files import atomic_path, write_json
 from ehdnas.core.images.dataset import Dataset, normalise
 from ehdnas.core.plugins import plugin_names
@@ -35,10 +35,23 @@ Images = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Exported:
-    """One record a file, and what a missing compiler left undone, one line a target."""
+    """One record a file, and why compilers left a target unfinished, one error a target."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
-    not_compiled: list[str] = field(default_factory=list)
+    unfinished: list[EhdnasError] = field(default_factory=list)
+
+    @property
+    def not_compiled(self) -> list[str]:
+        """What compilers left undone, one line a target."""
+        return list(map(str, self.unfinished))
+
+    def require_finished(self) -> None:
+        """Raise what stopped a compiler; where there was none for several targets, all in one."""
+        for error in self.unfinished:
+            if not isinstance(error, NotCompiledError):
+                raise error
+        if self.unfinished:
+            raise NotCompiledError("; ".join(self.not_compiled))
 
 
 def export_run(
@@ -97,8 +110,8 @@ def export_subject(
         for target in targets:
             delivery = _export_one(context, subject, reference, calibration, target, out)
             exported.records.extend(_record(artifact) for artifact in delivery.artifacts)
-            if delivery.not_compiled is not None:
-                exported.not_compiled.append(delivery.not_compiled)
+            if delivery.unfinished is not None:
+                exported.unfinished.append(delivery.unfinished)
     finally:
         if exported.records and subject.takes_images:
             write_labels(out, subject.meta["classes"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ehdnas.core.errors import DeviceError
+from ehdnas.core.device import Device
+from ehdnas.core.errors import DeviceError, EhdnasError
+from ehdnas.core.export_options import ExportOptions
+from ehdnas.exporters.edgetpu.compiler import CompilerOptions, find_compiler
 from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.context import Context
 from ehdnas.profilers.base import Check, find_profiler
@@ -25,6 +28,20 @@ def require_healthy(context: Context) -> None:
             raise DeviceError(first)
         if first is not None:
             one.reporter.warn(f"doctor: {first}; going on with the other boards")
+
+
+def compiler_checks(device: Device, options: ExportOptions) -> list[Check]:
+    """Return whether files for a device can be compiled, where it takes compiled ones alone."""
+    if device.runtime != "edgetpu":
+        return []
+    mend = 'install edgetpu_compiler (x86-64 Linux), or set compiler = "docker:IMAGE" or "ssh:USER@HOST"'
+    try:
+        compiler = find_compiler(CompilerOptions.of(options))
+        if compiler is None:
+            return [Check("compiler", False, "no edgetpu_compiler on PATH here", mend)]
+        return [Check("compiler", True, compiler.version())]
+    except EhdnasError as error:
+        return [Check("compiler", False, str(error), mend)]
 
 
 def _failures(context: Context, name: str, checks: list[Check]) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,8 @@ from ehdnas.profilers.store.store import MeasurementStore
 from ehdnas.search.predictor.base import MIN_SAMPLES, Identity, Predictor
 from ehdnas.search.predictor.methods import METHODS, make_predictor
 from ehdnas.search.predictor.quality import Quality
+
+_MOST_OF_A_TABLE = 1000
 
 
 def basis_of(device: Device) -> str:
@@ -99,6 +102,8 @@ def one_thread() -> Iterator[None]:
 def samples(records: Records, metric: str) -> tuple[Tensor, Tensor]:
     """Return the networks that are stored with this metric: gates [n, slots, choices] and values [n].
 
+    Of a table of imported figures that has many, some are drawn, always the same ones.
+
     Raises:
         UsageError: the device does not give this metric, or there are too few networks.
     """
@@ -113,8 +118,15 @@ def samples(records: Records, metric: str) -> tuple[Tensor, Tensor]:
         known = ", ".join(sorted({key for _, measurement in rows for key in measurement.metrics}))
         raise UsageError(f"device '{name}' gives no {metric}; what it gives is {known}")
     if len(told) < MIN_SAMPLES:
-        raise UsageError(
-            f"{len(told)} networks measured on {name}: a predictor needs at least {MIN_SAMPLES}; profile more"
+        known, more = (
+            ("imported for", "import") if records.device.kind == TABLE else ("measured on", "profile")
         )
+        raise UsageError(
+            f"{len(told)} networks {known} {name}: a predictor needs at least {MIN_SAMPLES}; {more} more"
+        )
+    if records.device.kind == TABLE and len(told) > _MOST_OF_A_TABLE:
+        # Tables may be sorted, and what a fit takes grows with the cube of the networks.
+        rng = np.random.default_rng(0)
+        told = [told[row] for row in sorted(rng.permutation(len(told))[:_MOST_OF_A_TABLE])]
     gates = records.space.encode_all([architecture for architecture, _ in told])
     return gates, torch.tensor([value for _, value in told], dtype=torch.float64)

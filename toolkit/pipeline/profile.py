@@ -32,6 +32,7 @@ from ehdnas.pipeline.transfer import learnt_from, require_source
 from ehdnas.profilers.base import find_profiler
 from ehdnas.profilers.store.store import MeasurementStore
 from ehdnas.search.predictor.base import Predictor
+from ehdnas.search.spaces.sound import require_sound
 from ehdnas.settings import export_options
 
 SAMPLES_SIMULATED = 2000
@@ -87,7 +88,8 @@ def require_usable(context: Context) -> None:
     """Say now what no device, board or compiler would let happen, before data are loaded and hours spent.
 
     Raises:
-        UsageError: the device exists as a table of imported figures alone, or there is no such predictor.
+        UsageError: the device exists as a table of imported figures alone, or there is no such predictor; or
+            a space of the user's own does not work.
         DeviceError: it cannot be reached.
     """
     require_method(context)
@@ -97,6 +99,8 @@ def require_usable(context: Context) -> None:
             f"device '{name}' is a table of imported figures, and nothing more can be measured there; "
             f"`ehdnas predict GENOTYPE --device {name}` asks what was learnt from them"
         )
+    if not type(context.space).__module__.startswith("ehdnas."):  # ours are tested
+        require_sound(context.space, context.shape)
     for board in context.boards:
         find_profiler(board)
     require_possible(context.device, export_options(context.settings))
@@ -133,6 +137,7 @@ def profile(
     meter = open_meter(context)
     require_source(context, meter, metric)
     context.say_data()
+    context.remember()
     context.reporter.say(_plan(context, meter, minutes))
     limit = Limit(_wanted(context, minutes), minutes)
     if context.device.simulated:

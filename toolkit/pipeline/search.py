@@ -14,6 +14,7 @@ from ehdnas.pipeline.landmarks import landmarks_of
 from ehdnas.pipeline.mapping import heed_mapping
 from ehdnas.pipeline.methods import method_of, table_of
 from ehdnas.pipeline.outcome import gains_of, keep, say_signs
+from ehdnas.pipeline.profile import require_usable
 from ehdnas.pipeline.runs import run_settings, unfinished
 from ehdnas.pipeline.scoring import score_by_method
 from ehdnas.pipeline.supernet import learn, say_plan
@@ -49,7 +50,10 @@ def search(context: Context, resume: bool = False) -> Run:
     if run is not None and run.has("search"):
         context.reporter.say(f"search: run {run.name} is finished; nothing to resume")
         return run
+    for one in context.each_device():
+        require_usable(one)
     budgets = device_budgets(context)
+    context.remember()
     fallback = require_feasible(context, budgets)
     run = run or context.workspace.new_run(run_settings(context))
     say_plan(context, budgets)

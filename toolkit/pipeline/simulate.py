@@ -120,6 +120,8 @@ def layer_table_of(model: str, inputs: ModelInputs) -> LayerTable:
 
 
 def _is_genotype(model: str) -> bool:
+    if model.endswith(".py"):
+        raise UsageError(f"'{model}' names no function: give {model}:FUNCTION, which returns the nn.Module")
     return not model.endswith(".onnx") and not is_module_reference(model)
 
 
@@ -138,7 +140,7 @@ def parse_image(text: str) -> tuple[int, int, int]:
     """
     match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})[x×](\d{1,5})", text)
     if match is None or "0" in match.groups():
-        raise UsageError(f"--input '{text}': write CxHxW, for example 3x224x224")
+        raise UsageError(f"--input '{text}': write CxHxW, such as 3x224x224, each from 1 to 99999")
     channels, height, width = map(int, match.groups())
     return channels, height, width
 

@@ -19,13 +19,13 @@ from typing import Any
 
 from ehdnas.core.errors import BudgetError, DataError, EhdnasError, UsageError
 from ehdnas.core.files import read_json, write_json
-from ehdnas.pipeline.cluster import Share, started
+from ehdnas.pipeline.cluster import Share, require_ray, started
 from ehdnas.pipeline.constraints import device_budgets
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.reporter import Silent
 from ehdnas.pipeline.search import search
 from ehdnas.search.loop import require_same
-from ehdnas.settings import Settings
+from ehdnas.settings import Settings, absolute_data
 from ehdnas.workspace import Run, Workspace
 
 _LEFT_BEHIND = (".checkpoint.safetensors", "lock", "tensorboard")  # of a run, what nothing after it needs
@@ -89,7 +89,7 @@ def jobs_of(context: Context, axes: Axes) -> list[Job]:
     rows = [dict(zip(("space", "device", "budget", "seed"), one, strict=True)) for one in values]
     if not 0 < len(rows) <= _MOST_JOBS:
         raise UsageError(f"a sweep of {len(rows)} searches; it can have 1 to {_MOST_JOBS:,}")
-    plain = context.settings.model_dump(mode="json") | {"data": _absolute(context)}
+    plain = context.settings.model_dump(mode="json") | {"data": absolute_data(context.settings.data)}
     return [Job(number, {**plain, **row}) for number, row in enumerate(rows, 1)]
 
 
@@ -109,6 +109,7 @@ def sweep(
     place = _place(context.workspace, jobs, resume)
     left = [job for job in jobs if place.finished(job) is None]
     if left:
+        require_ray()  # before hours of profiling
         for profiled in _profiles(context, left):
             device_budgets(profiled)
         shared = place.folder, _known(context.workspace)
@@ -193,12 +194,6 @@ def _asked(job: Job) -> dict[str, Any]:
 
 def _said(row: dict[str, Any]) -> str:
     return f"{row['space']} for {row['budget']} on {row['device']}, seed {row['seed']}"
-
-
-def _absolute(context: Context) -> str:
-    """Return the data as a worker in another folder finds them."""
-    kind, colon, path = context.settings.data.partition(":")
-    return f"{kind}:{Path(path).absolute()}" if colon else kind
 
 
 def _packed(folder: Path, names: set[str]) -> bytes:

@@ -92,7 +92,8 @@ def _figure(context: Context, budget: dict[str, Any], measured: Measurement) -> 
     value = measured.metric(budget["metric"])
     meets = Budget(budget["metric"], budget["bound"]).meets(value)
     device = context.device.name
-    return {**budget, "device": device, "value": value, "basis": measured.basis, "meets": meets}
+    figure = {**budget, "device": device, "value": value, "basis": measured.basis, "meets": meets}
+    return figure | {"flags": measured.flags}
 
 
 def _verdict(context: Context, figures: list[dict[str, Any]]) -> str:

@@ -20,11 +20,12 @@ def warn_of_few_images(context: Context) -> None:
     error = difference_error(_ACCURACY, max(judged_on, 1))
     if error <= _APART:
         return
-    reference = context.space.text(context.space.reference)
+    space = context.space
+    names = {architecture: name for name, architecture in space.named().items()}
+    reference = names.get(space.reference, space.text(space.reference))
     context.reporter.warn(
         f"search: of {images} training images {judged_on} are left to judge candidates by, and chance alone "
         f"puts two networks {100 * error:.1f} points of accuracy apart (one standard error, at "
-        f"{_ACCURACY:.0%}): a search can hardly tell them apart. Rather take a published network, as wide as "
-        f"the budget allows: `ehdnas predict '{reference}' --channels N` tells its latency, and --baseline "
-        f"'{reference}' trains it beside the one found"
+        f"{_ACCURACY:.0%}): a search can hardly tell them apart. `ehdnas train --baseline {reference}` "
+        "trains a published network beside the one found; if it is as good and meets the budget, take that"
     )

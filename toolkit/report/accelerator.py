@@ -6,14 +6,14 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from ehdnas.profilers.e2e_perf.simulation import Simulation
+from ehdnas.profilers.e2e_perf.simulation import TOGETHER, Simulation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Colours that stay apart for colour-blind eyes: Okabe and Ito, "Color Universal Design", 2008.
-_COLOURS = {"compute": "#0072b2", "memory": "#d55e00", "overhead": "#999999"}
+_COLOURS = {"compute": "#0072b2", "memory": "#d55e00", "overhead": "#999999", TOGETHER: "#0072b2"}
 _COLUMNS = (
     "name",
     "operator",

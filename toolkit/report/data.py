@@ -192,6 +192,7 @@ class VerifiedFigure(BudgetData):
     value: FiniteFloat
     basis: Basis
     meets: bool
+    flags: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

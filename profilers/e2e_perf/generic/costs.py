@@ -35,7 +35,8 @@ def design_costs(columns: Columns, design: Design) -> Costs:
     overhead = np.where(launched, np.asarray(design.layer_overhead_us) * design.clock_mhz, 0.0)
     busy = np.where(design.double_buffered, np.maximum(compute, memory), compute + memory)
     every = np.broadcast_arrays(busy + overhead, compute, memory, overhead, moved)
-    return Costs(*every)
+    cycles, compute, memory, overhead, moved = every
+    return Costs(cycles, compute, memory, overhead, moved)
 
 
 def compute_cycles(columns: Columns, design: Design) -> Array:

@@ -72,7 +72,7 @@ class GenericReference(Sequential):
                 total[chosen] = formula(Columns([columns.layers[index] for index in chosen]))
         nothing = np.zeros_like(total)
         moved = 2.0 * (_padded_area(columns) * columns.cin + columns.weights + _outputs(columns))
-        return Costs(total, total, nothing, nothing, np.where(total > 0, moved, 0.0))
+        return Costs(total, total, nothing, nothing, np.where(total > 0, moved, 0.0), apart=False)
 
     def published(self, choices: NDArray[np.integer]) -> NDArray[np.int64] | None:
         """Return the cycles [n] of DARTS networks `choices` [n, 28] by the slot table, if one is named."""
