@@ -58,7 +58,8 @@ def test_a_device_is_copied_and_changed(project, ehdnas):
     mine = shown(ehdnas, "mypi")
     assert (mine["host"], mine["threads"], mine["board_of"]) == ("pi@10.0.0.7", 4, "")
     assert mine["options"] == {
-        "system_bits": 64, "hottest_c": 70, "cpus": [2, 3], "delegate": "libx.so", "proxy_command": True,
+        "model": "Raspberry Pi 4", "system_bits": 64, "hottest_c": 70, "cpus": [2, 3], "delegate": "libx.so",
+        "proxy_command": True,
     }  # fmt: skip
     assert ehdnas("devices", "set", "mypi", "options.cpus=1").code == 0
     assert shown(ehdnas, "mypi")["options"]["cpus"] == [1]
@@ -73,7 +74,7 @@ def test_boards_of_a_device_follow_it(project, ehdnas):
     assert (board.family, board.host, board.runtime) == ("pi4", "pi@one", "litert")
     assert board.options["hottest_c"] == 60 and board.title == find_device("pi4").title
     assert ehdnas("devices", "set", "pi4-1", "options.hottest_c=65").code == 0
-    assert find_device("pi4-1").options == {"system_bits": 64, "hottest_c": 65}
+    assert find_device("pi4-1").options == {"model": "Raspberry Pi 4", "system_bits": 64, "hottest_c": 65}
     assert "itself a board" in ehdnas("devices", "add", "x", "--board-of", "pi4-1").err
     assert "unknown device 'pi9'" in ehdnas("devices", "add", "x", "--board-of", "pi9").err
     assert "no other device" in ehdnas("devices", "set", "pi4", "board_of=pi4").err

@@ -10,10 +10,10 @@ import typer
 
 from ehdnas.cli import options as o
 from ehdnas.cli.output import Screen, emit_indented, emit_json, emit_pairs, emit_table
-from ehdnas.core.device import Device
 from ehdnas.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from ehdnas.core.device import Device
     from ehdnas.profilers.base import Check
 
 devices_app = typer.Typer(help="List, show, add, set, check and set up devices.", invoke_without_command=True)
