@@ -1,4 +1,4 @@
-"""Data, space and size of the last profile or search are the next command's, unless something says otherwise."""
+"""Data, space and size of the last profile or search are the next command's, unless told otherwise."""
 
 import json
 from pathlib import Path

@@ -59,7 +59,7 @@ def require_fit(network: nn.Module, reference: str, dataset: Dataset) -> None:
     if isinstance(out, torch.Tensor) and tuple(out.shape) != (1, dataset.num_classes):
         raise UsageError(
             f"{reference} makes {'x'.join(map(str, out.shape))} of one image and '{dataset.source}' has "
-            f"{dataset.num_classes} classes; give its own --data"
+            f"{dataset.num_classes} classes; make it give as many, or give its own --data"
         )
 
 
