@@ -212,7 +212,7 @@ def test_your_own_network_is_exported_with_its_weights(theirs, ehdnas):
         (
             ["net.py:seven"],
             2,
-            "makes 1x7 of one image and 'digits' has 10 classes; make it give as many, or give its own --data",
+            "10 classes; make it give as many, or give its own --data",
         ),
         (
             ["net.py:trained", "--data", "images:photos"],
