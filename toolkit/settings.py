@@ -171,7 +171,7 @@ def export_options(settings: Settings) -> ExportOptions:
 def absolute_data(data: str) -> str:
     """Return the setting `data` as another folder finds them."""
     kind, colon, path = data.partition(":")
-    return f"{kind}:{Path(path).absolute()}" if colon else kind
+    return f"{kind}:{Path(path).expanduser().absolute()}" if colon else kind
 
 
 @dataclass(frozen=True)

@@ -123,16 +123,12 @@ def load_data(spec: str, seed: int, size: int | None = None) -> Dataset:
         UsageError: the spec cannot be right, or `size` does not apply or is out of range.
         DataError: there is no such data at the path, or it is damaged, hostile or too large.
     """
-    kind, colon, text = spec.partition(":")
-    _check_spec(spec, kind, bool(colon), text, size)
-    path = Path(text).expanduser()
+    kind, path = require_data(spec, size)
     # Each reader is imported by the data set that needs it, and itself needs the types above.
     if kind == "digits":
         from ehdnas.core.images.digits import read_digits
 
         return read_digits(seed, spec)
-    if not path.exists():
-        raise DataError(f"{spec}: there is nothing at {path}; check the path")
     if kind == "cifar10":
         from ehdnas.core.images.cifar10 import read_cifar10
 
@@ -140,6 +136,21 @@ def load_data(spec: str, seed: int, size: int | None = None) -> Dataset:
     from ehdnas.core.images.folder import read_folder
 
     return read_folder(path, seed, size, spec)
+
+
+def require_data(spec: str, size: int | None = None) -> tuple[str, Path]:
+    """Return the kind and the path of a data set that may be there, which takes no time.
+
+    Raises:
+        UsageError: the spec cannot be right, or `size` does not apply or is out of range.
+        DataError: there is nothing at the path.
+    """
+    kind, colon, text = spec.partition(":")
+    _check_spec(spec, kind, bool(colon), text, size)
+    path = Path(text).expanduser()
+    if colon and not path.exists():
+        raise DataError(f"{spec}: there is nothing at {path}; check the path")
+    return kind, path
 
 
 def normalise(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:

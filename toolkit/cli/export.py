@@ -67,7 +67,7 @@ def check(
             f"'{model}': check reads .tflite files and genotypes; export it to edgetpu, and check that"
         )
     if model is not None and model.endswith(".tflite"):
-        from ehdnas.pipeline.mapping import check_tflite
+        from ehdnas.pipeline.compile import check_tflite
 
         _emit_report(check_tflite(Path(model)), model, json)
         return

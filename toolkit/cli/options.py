@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from ehdnas.pipeline.context import Context
+    from ehdnas.settings import Settings
     from ehdnas.workspace import Run
 
 Data = Annotated[str | None, typer.Option(help="digits, cifar10:PATH or images:PATH.")]
@@ -120,6 +121,7 @@ def make_context(
     base = None if run is None else (run.name, run.read(of if run.has(of) else "run")["settings"])
     before = workspace.remembered() if goes_on and run is None else None
     loaded = load_settings(flags, workspace.project, base, before)
+    _require_there(flags, loaded.settings)
     # Only now what loads torch: a setting that cannot be right is answered at once.
     from ehdnas.cli.output import Screen
     from ehdnas.pipeline.context import Context
@@ -130,6 +132,19 @@ def make_context(
         reporter.say(f"settings: {shown}, as {BEFORE} had it; flags and {PROJECT_FILE} change it")
     given = frozenset(name for name, value in flags.items() if value is not None)
     return Context(loaded.settings, workspace, reporter, given)
+
+
+def _require_there(flags: dict[str, Any], settings: Settings) -> None:
+    """Raise where data or devices that were typed are not there, which takes no time to tell."""
+    if flags.get("data") is not None:
+        from ehdnas.core.images.dataset import require_data
+
+        require_data(settings.data, settings.image_size)
+    if flags.get("device") is not None:
+        from ehdnas.pipeline.devices import find_device
+
+        for name in filter(None, map(str.strip, (settings.device or "").split(","))):
+            find_device(name)
 
 
 def find_run(name: str | None, needed: str) -> Run:

@@ -1,4 +1,4 @@
-"""Files that exist already, compiled for the Edge TPU."""
+"""Files that exist already, checked and compiled for the Edge TPU; nothing here loads torch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from typing import Any
 from ehdnas.core.errors import NotCompiledError
 from ehdnas.core.export_options import ExportOptions
 from ehdnas.exporters.edgetpu.compiler import CompilerOptions, find_compiler
-from ehdnas.exporters.edgetpu.rules import check_file
+from ehdnas.exporters.edgetpu.rules import StaticReport, check_file
 from ehdnas.exporters.tflite.file import read_tflite
 from ehdnas.pipeline.reporter import Reporter
+
+
+def check_tflite(path: Path) -> StaticReport:
+    """Return what of a TensorFlow Lite file the Edge TPU would run, by the static check.
+
+    Raises:
+        DataError: the file is absent or damaged.
+    """
+    return check_file(read_tflite(path))
 
 
 def compile_files(
@@ -27,7 +36,7 @@ def compile_files(
         DataError: a file is absent or damaged.
     """
     for path in files:
-        report = check_file(read_tflite(path))
+        report = check_tflite(path)
         if report.on_cpu:
             reporter.warn(
                 f"compile: {path.name}: by the static check {report.on_cpu} of {len(report.operators)} "

@@ -14,8 +14,7 @@ from ehdnas.core.errors import EhdnasError, UsageError
 from ehdnas.core.export_options import ExportOptions
 from ehdnas.core.graph import Graph
 from ehdnas.exporters.base import find_exporter, network_graph
-from ehdnas.exporters.edgetpu.rules import StaticReport, check_file
-from ehdnas.exporters.tflite.file import read_tflite
+from ehdnas.exporters.edgetpu.rules import StaticReport
 from ehdnas.pipeline.context import UNMAPPED, Context
 from ehdnas.search.spaces.base import Part
 from ehdnas.settings import export_options
@@ -91,15 +90,6 @@ def check_choices(context: Context) -> list[ChoiceVerdict]:
             if kind not in found:
                 found[kind] = _check(graphs[place], options)
     return [_verdict(name, list(found.values())) for name, found in reports.items()]
-
-
-def check_tflite(path: Path) -> StaticReport:
-    """Return what of a TensorFlow Lite file the Edge TPU would run, by the static check.
-
-    Raises:
-        DataError: the file is absent or damaged.
-    """
-    return check_file(read_tflite(path))
 
 
 def check_genotype(context: Context, genotype: str) -> StaticReport:
