@@ -12,6 +12,9 @@ import json, os, sys, time
 from pathlib import Path
 
 arguments = sys.argv[1:]
+if arguments == ["--version"]:
+    print("Edge TPU Compiler version 16.0.384591198")
+    sys.exit(0)
 asked = os.environ.get("STAND_IN", "")
 flags = dict(zip(arguments, arguments[1:]))
 out, segments = Path(flags["-o"]), int(flags.get("-n", 1))

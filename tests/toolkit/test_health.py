@@ -1,11 +1,14 @@
 """`run` looks at the devices first, as `doctor` does."""
 
 import pytest
+from edgetpu_programs import COMPILER, install
 
 from ehdnas.core.errors import DeviceError
+from ehdnas.core.export_options import ExportOptions
 from ehdnas.pipeline import health
 from ehdnas.pipeline.context import Context
-from ehdnas.pipeline.health import require_healthy
+from ehdnas.pipeline.devices import find_device
+from ehdnas.pipeline.health import compiler_checks, require_healthy
 from ehdnas.pipeline.reporter import Silent
 from ehdnas.profilers.base import Check
 from ehdnas.settings import Settings
@@ -59,5 +62,19 @@ def test_a_simulated_device_has_nothing_to_look_at(looked_at):
 
 
 def test_a_command_for_a_board_that_has_no_host_says_so_before_any_data_are_loaded(project, ehdnas):
-    result = ehdnas("run", "--device", "pi4", "--data", "images:./nowhere")
+    (project / "empty").mkdir()
+    result = ehdnas("run", "--device", "pi4", "--data", "images:./empty")
     assert result.code == 4 and "has no host" in result.err
+
+
+def test_the_compiler_of_an_edge_tpu_is_looked_for_where_the_settings_say(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    coral = find_device("coral")
+    assert compiler_checks(find_device("pi4"), ExportOptions()) == []
+    (none,) = compiler_checks(coral, ExportOptions())
+    assert not none.passed and "no edgetpu_compiler on PATH" in none.detail and "docker:IMAGE" in none.mend
+    (no_engine,) = compiler_checks(coral, ExportOptions(compiler="docker:coral"))
+    assert not no_engine.passed and "neither docker nor podman" in no_engine.detail
+    install(tmp_path, "edgetpu_compiler", COMPILER)
+    (there,) = compiler_checks(coral, ExportOptions())
+    assert there.passed and there.detail == "Edge TPU Compiler version 16.0.384591198"
