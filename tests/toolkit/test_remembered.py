@@ -30,7 +30,7 @@ def test_what_was_profiled_is_what_is_predicted_next(project, photos, ehdnas):
     told = ehdnas("predict", "DARTS_V2", "--json")
     assert told.code == 0, told.err
     assert json.loads(told.out)["shape"] == "c4x3-3x32x32-2-cifar"
-    assert f"settings: data images:{project}/photos, space darts, channels 4, cells 3" in told.err
+    assert f"settings: data images:{project}/photos, channels 4, cells 3" in told.err
     (project / "below").mkdir()
     assert find_workspace(project / "below").remembered()["data"] == f"images:{project}/photos"
 

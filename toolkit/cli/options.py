@@ -114,7 +114,7 @@ def make_context(
         of: `training` for the settings that the run's training was started with, where there are any.
         goes_on: take data, space and size from the last profile or search in the project, and say so.
     """
-    from ehdnas.settings import BEFORE, PROJECT_FILE, load_settings
+    from ehdnas.settings import BEFORE, PROJECT_FILE, Settings, load_settings
     from ehdnas.workspace import find_workspace
 
     workspace = find_workspace()
@@ -128,7 +128,8 @@ def make_context(
 
     reporter = Screen()
     taken = {name: getattr(loaded.settings, name) for name, of in loaded.origins.items() if of == BEFORE}
-    if shown := ", ".join(f"{name} {value}" for name, value in taken.items() if value is not None):
+    usual = {name: of.default for name, of in Settings.model_fields.items()}
+    if shown := ", ".join(f"{name} {value}" for name, value in taken.items() if value != usual[name]):
         reporter.say(f"settings: {shown}, as {BEFORE} had it; flags and {PROJECT_FILE} change it")
     given = frozenset(name for name, value in flags.items() if value is not None)
     return Context(loaded.settings, workspace, reporter, given)

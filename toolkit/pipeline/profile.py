@@ -169,6 +169,10 @@ def ensure_predictor(context: Context, metric: str) -> Profile:
     require_source(context, meter, metric)
     predictor = stored_predictor(context, meter, metric)
     if predictor is not None:
+        known = f"profile: {len(meter.measured())} networks of this size are known on {context.device.name}"
+        if known not in context.said:
+            context.said.add(known)
+            context.reporter.say(f"{known}, and its predictor of {metric}")
         return Profile(metric, predictor, meter, baselines_of(context, meter, predictor))
     if len(meter.measured()) >= _wanted(context):
         return _fitted(context, meter, metric)
