@@ -13,8 +13,10 @@ the last epoch, by its difference to DARTS_V2's with the same seed; the interval
 and the network for 1.4 times are trained with all seeds, the others with the first one. Every seed is
 reported.
 
-CPU minutes are counted, of one thread each. What was finished is kept in --work, and a run that was stopped
-goes on from there. Prints a line a training, then a network; writes bench/results/cifar_search_N_epochs.json.
+CPU minutes are counted, of one thread each. What a search found and how a training ended is kept, with its
+date, in bench/results/cifar_search, and is not done again while it is there; what is under way is in --work, and
+a run that was stopped goes on from there. Prints a line a training, then a network; writes
+bench/results/cifar_search_N_epochs.json.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -51,6 +54,7 @@ DEVICE, REFERENCE = "ehdnas-generic", "DARTS_V2"
 FACTORS = (1.4, 1.6, 1.8)
 OURS = f"gradient at {FACTORS[0]} x"
 SEED = 0
+DONE = ROOT / "bench" / "results" / "cifar_search"
 SETTINGS = f"""space = "darts"
 device = "{DEVICE}"
 channels = {SHAPE.channels}
@@ -87,19 +91,20 @@ class Job:
 def done(job: Job) -> dict[str, Any]:
     """Return what a job gave, with the CPU seconds it took, from its file where it was done before."""
     torch.set_num_threads(1)
-    path, spent = Path(f"{job.name}.json"), Path(f"{job.name}.cpu_s")
-    if not path.is_file():
-        start = time.process_time()
-        before = float(spent.read_text()) if spent.is_file() else 0.0
-        try:
-            found = searched(job) if job.method else trained(job)
-        finally:  # it may have been stopped, to go on later
-            taken = round(before + time.process_time() - start, 1)
-            spent.write_text(str(taken))
-        found["cpu_s"] = taken
-        write_json(path, found)
-        print(f"{job.name}  {found.get('accuracy', 0):.2%}  {found['cpu_s']:.0f} s", flush=True)
-    return read_json(path)
+    path, spent = DONE / f"{job.name}.json", Path(f"{job.name}.cpu_s")
+    if path.is_file():
+        return read_json(path)
+    start = time.process_time()
+    before = float(spent.read_text()) if spent.is_file() else 0.0
+    try:
+        found = searched(job) if job.method else trained(job)
+    finally:  # it may have been stopped, to go on later
+        taken = round(before + time.process_time() - start, 1)
+        spent.write_text(str(taken))
+    found |= {"cpu_s": taken, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_json(path, found)
+    print(f"{job.name}  {found.get('accuracy', 0):.2%}  {found['cpu_s']:.0f} s", flush=True)
+    return found
 
 
 def searched(job: Job) -> dict[str, Any]:
