@@ -14,8 +14,8 @@ and the network for 1.4 times are trained with all seeds, the others with the fi
 reported.
 
 CPU minutes are counted, of one thread each. What a search found and how a training ended is kept, with its
-date, in bench/results/cifar_search, and is not done again while it is there; what is under way is in --work, and
-a run that was stopped goes on from there. Prints a line a training, then a network; writes
+date, in bench/results/cifar_search, and is not done again while it is there; what is under way is in --work,
+and a run that was stopped goes on from there. Prints a line a training, then a network; writes
 bench/results/cifar_search_N_epochs.json.
 """
 
