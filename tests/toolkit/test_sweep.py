@@ -43,6 +43,13 @@ def test_what_cannot_be_is_refused_in_one_line(tiny, ehdnas, flags, code, says):
     assert result.err.count("error: ") == 1 and "Traceback" not in result.err
 
 
+def test_devices_that_are_named_need_not_be_the_only_ones_profiled(tiny, ehdnas):
+    assert ehdnas("profile", "--device", "ehdnas-pipeline", "--samples", 12).code == 0
+    assert "choose one with --device" in ehdnas("sweep", "--budgets", ";").err
+    named = ehdnas("sweep", "--budgets", ";", "--devices", "ehdnas-generic,ehdnas-pipeline")
+    assert "a sweep of 0 searches" in named.err
+
+
 def test_a_sweep_finds_what_single_searches_find_and_does_nothing_twice(tiny, ehdnas):
     flags = ["--budgets", "0.9x; latency <= 0.000001 ms", "--seeds", "0-1", "--finalists", 1]
     result = ehdnas("sweep", *flags, "--workers", 2, "--json")

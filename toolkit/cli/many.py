@@ -47,10 +47,11 @@ def sweep(
     from ehdnas.pipeline.sweep import sweep as stage
 
     axes = Axes(
-        _listed(budgets, ";", context.settings.budget or USUAL),
-        _listed(devices, ",", context.device.name),
+        _listed(budgets or context.settings.budget or USUAL, ";"),
+        # Only then: of several that were profiled here, none is the usual one.
+        _listed(devices or context.device.name, ","),
         _numbers(seeds),
-        _listed(spaces, ",", context.settings.space),
+        _listed(spaces or context.settings.space, ","),
     )
     place, rows = stage(context, axes, Share(cpus, gpus), workers, address, resume)
     if json:
@@ -101,9 +102,9 @@ def _row(row: dict[str, Any]) -> list[str]:
     return [*asked, figures, accuracy, row["run"]]
 
 
-def _listed(text: str | None, between: str, otherwise: str) -> tuple[str, ...]:
-    """Return the distinct words of a flag, or what holds without it."""
-    words = [word.strip() for word in (text or otherwise).split(between)]
+def _listed(text: str, between: str) -> tuple[str, ...]:
+    """Return the distinct words of a list."""
+    words = [word.strip() for word in text.split(between)]
     return tuple(dict.fromkeys(word for word in words if word))
 
 
