@@ -54,6 +54,15 @@ def test_the_report_is_written_into_the_run_and_alike_each_time(workspace, finis
     assert report(workspace, finished).read_bytes() == first
 
 
+def test_a_doubtful_measurement_is_doubtful_beside_the_verdict(workspace, finished):
+    assert "doubtful" not in page_of(workspace, finished).text
+    record = verify_record()
+    record["figures"][0]["flags"] = ["busy machine (<b>84</b> % of the CPU)"]
+    finished.write("verify", record)
+    top = page_of(workspace, finished).text.partition("How this came about")[0]
+    assert "doubtful: busy machine (<b>84</b> % of the CPU)" in top
+
+
 def test_verdict_value_budget_and_accuracy_come_before_all_else(page):
     top = page.text.partition("How this came about")[0]
     for said in ("PASS measured", "latency <= 4 ms", "3.21 ms", "19.8 % under the bound", "94.2 %"):
