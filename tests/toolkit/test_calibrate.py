@@ -50,3 +50,20 @@ def test_bad_files_are_one_line(project, ehdnas, text, flags, says):
     assert result.code != 0
     assert says in result.err.strip().splitlines()[-1]
     assert "Traceback" not in result.err
+
+
+def test_what_is_far_off_is_not_saved_and_what_is_saved_is_undone_by_what_is_printed(project, ehdnas):
+    assert ehdnas("devices", "add", "mine", "--from", "dpu-b4096").code == 0
+    before, names = latency(ehdnas, "DARTS_V2", "mine"), ("DARTS_V1", "DARTS_V2", "EHDNAS_GENERIC")
+    flags = ("rows.csv", "--device", "mine", "--fit", "layer_overhead_us", "--save")
+    (project / "rows.csv").write_text(HEAD + "".join(f"{name},0.001\n" for name in names))
+    refused = ehdnas("calibrate", *flags)
+    assert refused.code == 2 and "not saved" in refused.err and "in milliseconds" in refused.err
+    assert latency(ehdnas, "DARTS_V2", "mine") == before
+    rows = [f"{name},{1.2 * latency(ehdnas, name, 'mine')}\n" for name in names]
+    (project / "rows.csv").write_text(HEAD + "".join(rows))
+    saved = ehdnas("calibrate", *flags)
+    assert saved.code == 0 and latency(ehdnas, "DARTS_V2", "mine") > before
+    undo = " ".join(saved.out.split()).partition("undo with `ehdnas ")[2].partition("`")[0]
+    assert ehdnas(*undo.split()).code == 0
+    assert latency(ehdnas, "DARTS_V2", "mine") == before

@@ -19,6 +19,9 @@ def recurrent():
 def broken():
     raise RuntimeError("no weights here")
 
+def free():
+    return nn.Sequential(nn.ReLU())
+
 nothing = 3
 """
 BOARD = """
@@ -103,6 +106,8 @@ def test_a_module_and_its_onnx_file_give_the_same(network, ehdnas):
     ("arguments", "code", "says"),
     [
         (["nets.py:recurrent", "--input", "3x8x8"], 1, "lstm"),
+        (["nets.py:free", "--input", "3x8x8"], 1, "no layer of the network takes time"),
+        (["nets.py"], 2, "names no function: give nets.py:FUNCTION"),
         (["nets.py:broken"], 1, "RuntimeError: no weights here"),
         (["nets.py:nothing"], 2, "not an nn.Module"),
         (["nets.py:absent"], 2, "'nets.py' has no 'absent'"),
@@ -148,3 +153,12 @@ def test_a_malformed_device_file_names_the_key_and_the_file(project, ehdnas):
     result = ehdnas("devices", "add", "mine.toml")
     assert result.code == 2
     assert "mine.toml: unknown key 'titel'; did you mean 'title'" in result.err
+
+
+def test_what_the_accelerator_is_and_what_it_waits_for_is_printed(network, ehdnas):
+    explored = ehdnas(
+        "simulate", "nets.py:small", "--input", "3x16x16", "--device", "zcu102-generic", "--explore"
+    )
+    assert explored.code == 0 and "cpf " in explored.out and "kpf " in explored.out
+    published = ehdnas("simulate", "DARTS_V2", "--device", "ehdnas-generic").out
+    assert "this mode does not tell compute from memory" in published

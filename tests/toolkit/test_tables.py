@@ -291,3 +291,13 @@ def test_real_latencies_are_imported_and_predicted_from(project, ehdnas):
     found = json.loads(ehdnas("predict", "RESNET", *flags).out)
     assert 0 < found["lower"] < found["value"] < found["upper"]
     assert found["held_out"]["samples"] == said["added"] and found["held_out"]["spearman"] > 0.8
+
+
+def test_of_a_large_table_the_predictor_is_fitted_to_some(project, ehdnas, table, monkeypatch):
+    from ehdnas.pipeline import predictors
+
+    monkeypatch.setattr(predictors, "_MOST_OF_A_TABLE", 25)
+    assert ehdnas("measurements", "import", table(), *FLAGS, *LATENCY).code == 0
+    done = ehdnas("predict", "RESNET", *OF, "--predictor", "linear", "--json")
+    assert done.code == 0 and "fitting latency_ms to 25 networks" in done.err
+    assert "fitting" not in ehdnas("predict", "RESNET", *OF, "--predictor", "linear").err
