@@ -50,6 +50,13 @@ def test_devices_that_are_named_need_not_be_the_only_ones_profiled(tiny, ehdnas)
     assert "a sweep of 0 searches" in named.err
 
 
+def test_without_ray_it_is_said_before_anything_is_profiled(project, ehdnas, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = ehdnas("sweep", "--samples", 12)
+    assert result.code == 2 and "this needs Ray; install it" in result.err
+    assert "simulate" not in result.err
+
+
 def test_a_sweep_finds_what_single_searches_find_and_does_nothing_twice(tiny, ehdnas):
     flags = ["--budgets", "0.9x; latency <= 0.000001 ms", "--seeds", "0-1", "--finalists", 1]
     result = ehdnas("sweep", *flags, "--workers", 2, "--json")
