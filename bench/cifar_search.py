@@ -89,19 +89,27 @@ class Job:
 
 
 def done(job: Job) -> dict[str, Any]:
-    """Return what a job gave, with the CPU seconds it took, from its file where it was done before."""
+    """Return what a job gave, with the CPU seconds it took, from its file where it was done before.
+
+    Of one whose process was killed, the seconds of that process are not known: `cpu_s_at_least` says so.
+    """
     torch.set_num_threads(1)
     path, spent = DONE / f"{job.name}.json", Path(f"{job.name}.cpu_s")
     if path.is_file():
         return read_json(path)
     start = time.process_time()
     before = float(spent.read_text()) if spent.is_file() else 0.0
+    unknown = not spent.is_file() and bool(list(Path().glob(f"{job.name}*")))  # of one that was killed
     try:
         found = searched(job) if job.method else trained(job)
     finally:  # it may have been stopped, to go on later
         taken = round(before + time.process_time() - start, 1)
         spent.write_text(str(taken))
-    found |= {"cpu_s": taken, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+    found |= {
+        "cpu_s": taken,
+        "cpu_s_at_least": unknown,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     write_json(path, found)
     print(f"{job.name}  {found.get('accuracy', 0):.2%}  {found['cpu_s']:.0f} s", flush=True)
     return found
@@ -178,9 +186,17 @@ def main() -> None:
         data_folder()  # so that one process unpacks it
         found, networks, trainings = found_and_trained(args, workers.map)
     rows = report(networks, trainings)
-    minutes = sum(one["cpu_s"] for of in (found.values(), *trainings.values()) for one in of) / 60
-    print(f"{minutes:.0f} CPU minutes")
-    about = {"search_epochs": args.search_epochs, "train_epochs": args.train_epochs, "cpu_minutes": minutes}
+    jobs = [*found.values(), *(one for of in trainings.values() for one in of)]
+    minutes, unknown = sum(one["cpu_s"] for one in jobs) / 60, any(one.get("cpu_s_at_least") for one in jobs)
+    print(
+        f"{minutes:.0f} CPU minutes{' and what was spent by processes that were killed' if unknown else ''}"
+    )
+    about = {
+        "search_epochs": args.search_epochs,
+        "train_epochs": args.train_epochs,
+        "cpu_minutes": minutes,
+        "cpu_minutes_at_least": unknown,
+    }
     write_result(f"cifar_search_{args.train_epochs}_epochs", {**about, "networks": rows, "searches": found})
 
 
