@@ -13,8 +13,9 @@ Judged by what verify says of the exported file: whether the budget is met (PASS
 is under it. It is close where that is at most 5 % or, on a simulated device, where none of 20,000 random
 networks and of those that were found lies nearer under the budget: its values are few.
 
-Prints a line a search, then a device; writes bench/results/budgets_obeyed.json. What was finished is kept in
---work, and a run that was stopped goes on from there. `local` wants a quiet machine.
+Prints a line a search, then a device; writes bench/results/budgets_obeyed.json, where devices that were not
+asked for keep what they had. What was finished is kept in --work, and a run that was stopped, or that had
+fewer seeds, goes on from there. `local` wants a quiet machine.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import chdir
+from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ROOT, told, write_result
+from common import RESULTS, ROOT, told, write_result
 
 from ehdnas.pipeline.costed import costed
 from ehdnas.pipeline.devices import find_device
@@ -142,17 +145,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "budgets")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    found = {}
+    before = RESULTS / "budgets_obeyed.json"  # devices that are not asked for keep what they have there
+    found = json.loads(before.read_text())["devices"] if before.is_file() else {}
+    about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "search_epochs": args.search_epochs}
     with chdir(args.work):
         Path("ehdnas.toml").write_text(SETTINGS)
         for device in args.devices.split(","):
-            tasks = [(budget, seed) for budget in budgets_of(device) for seed in range(args.seeds)]
+            tasks = list(product(range(args.seeds), enumerate(budgets_of(device))))
             rows = [
-                kept(Path(f"{device}-{at}.json"), device, budget, seed, args.search_epochs)
-                for at, (budget, seed) in enumerate(tasks)
+                kept(Path(f"{device}-{at}-{seed}.json"), device, budget, seed, args.search_epochs)
+                for seed, (at, budget) in tasks
             ]
-            found[device] = {**judged(device, rows), "rows": rows}
-    write_result("budgets_obeyed", {"search_epochs": args.search_epochs, "devices": found})
+            found[device] = {**about, **judged(device, rows), "rows": rows}
+    write_result("budgets_obeyed", {"devices": found})
 
 
 if __name__ == "__main__":
