@@ -160,13 +160,13 @@ def compared(ours: list[float], reference: list[float]) -> dict[str, Any]:
     """Return the mean accuracy, and the mean paired difference with its 95 % interval, in points."""
     differences = 100 * (np.array(ours) - np.array(reference))
     count = len(differences)
-    half = stats.t.ppf(0.975, count - 1) * stats.sem(differences) if count > 1 else float("nan")
+    half = float(stats.t.ppf(0.975, count - 1) * stats.sem(differences)) if count > 1 else None
     mean = float(differences.mean())
     return {
         "accuracy": ours,
         "mean_accuracy": float(np.mean(ours)),
         "difference": mean,
-        "interval": [mean - float(half), mean + float(half)],
+        "interval": None if half is None else [mean - half, mean + half],
     }
 
 
@@ -228,10 +228,10 @@ def report(networks: dict[str, str], trainings: dict[str, list[dict[str, Any]]])
         row = compared(ours, [one["accuracy"] for one in trainings[REFERENCE]][: len(ours)])
         row |= {"genotype": genotype, "throughput": throughput(genotype) / throughput(REFERENCE)}
         rows[name] = row
-        low, high = row["interval"]
+        within = "" if row["interval"] is None else "{:+.2f} to {:+.2f}, ".format(*row["interval"])
         print(
             f"{name:20} {row['throughput']:.2f} x  {row['mean_accuracy']:.2%}  {row['difference']:+.2f} "
-            f"points ({low:+.2f} to {high:+.2f}, n={len(ours)})  {genotype}"
+            f"points ({within}n={len(ours)})  {genotype}"
         )
     return rows
 
