@@ -1,4 +1,4 @@
-"""What every test can ask for: real CIFAR-10, and torch on one thread."""
+"""What every test can ask for: real CIFAR-10, torch on one thread, and no haste."""
 
 import os
 import subprocess
@@ -6,6 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says what else this machine is doing.
+settings.register_profile("whatever else runs", deadline=None)
+settings.load_profile("whatever else runs")
 
 # One thread, here and in every process a test starts: tests run beside other work, and sums done in another
 # order are other sums. It must be said before torch is loaded.
