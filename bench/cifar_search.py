@@ -165,6 +165,7 @@ def compared(ours: list[float], reference: list[float]) -> dict[str, Any]:
     return {
         "accuracy": ours,
         "mean_accuracy": float(np.mean(ours)),
+        "differences": differences.tolist(),
         "difference": mean,
         "interval": None if half is None else [mean - half, mean + half],
     }
@@ -229,9 +230,10 @@ def report(networks: dict[str, str], trainings: dict[str, list[dict[str, Any]]])
         row |= {"genotype": genotype, "throughput": throughput(genotype) / throughput(REFERENCE)}
         rows[name] = row
         within = "" if row["interval"] is None else "{:+.2f} to {:+.2f}, ".format(*row["interval"])
+        each = " ".join(f"{one:+.2f}" for one in row["differences"])
         print(
             f"{name:20} {row['throughput']:.2f} x  {row['mean_accuracy']:.2%}  {row['difference']:+.2f} "
-            f"points ({within}n={len(ours)})  {genotype}"
+            f"points ({within}n={len(ours)}: {each})  {genotype}"
         )
     return rows
 
