@@ -69,11 +69,11 @@ def candidates(
     """
     generator = torch.Generator().manual_seed(step_seed(seed, "candidates"))
     ground = _Ground(space, logits.detach(), violations, measured)
-    drawn = [space.decode(space.relax(ground.logits, generator)) for _ in range(_DRAWS)]
+    drawn = list(map(space.decode, space.relax_many(ground.logits, _DRAWS, generator)))
     (mode, *_) = ground.look([space.most_likely(ground.logits), *drawn])
     if violations is not None:
-        first = space.initial_logits()
-        ground.look([*starts, *(space.decode(space.relax(first, generator)) for _ in range(_DRAWS))])
+        first = space.relax_many(space.initial_logits(), _DRAWS, generator)
+        ground.look([*starts, *map(space.decode, first)])
         for one in dict.fromkeys((mode, ground.ranked[0])):
             _walk(ground, one)
         _cross(ground)
