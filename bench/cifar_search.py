@@ -9,9 +9,9 @@ random` does too, at the cost of the search by gradient, trials included. Search
 alone. Then these networks, DARTS_V2 and EHDNAS_GENERIC are trained by one recipe with the same seeds: the
 same images in the same order, augmented alike. The recipe is DARTS's but for what a short schedule asks for:
 a rate of 0.1, neither drop-path nor cutout, no auxiliary head. What is compared is the test accuracy after
-the last epoch, by its difference to DARTS_V2's with the same seed; the interval is Student's, 95 %. DARTS_V2
-and the network for 1.4 times are trained with all seeds, the others with the first one. Every seed is
-reported.
+the last epoch, by its difference to DARTS_V2's with the same seed; the interval is Student's, 95 %. DARTS_V2,
+EHDNAS_GENERIC and the network for 1.4 times are trained with all seeds, the others with the first one. Every
+seed is reported, and how far the network for 1.4 times is from EHDNAS_GENERIC.
 
 CPU minutes are counted, of one thread each. What a search found and how a training ended is kept, with its
 date, in bench/results/cifar_search, and is not done again while it is there; what is under way is in --work,
@@ -50,7 +50,7 @@ from ehdnas.search.spaces.base import NetworkShape, find_space
 from ehdnas.search.trainer import Trainer, TrainTask, accuracy_of, logits_of
 
 SPACE, SHAPE = find_space("darts"), NetworkShape(8, 5, (3, 32, 32), 10)
-DEVICE, REFERENCE = "ehdnas-generic", "DARTS_V2"
+DEVICE, REFERENCE, RIVAL = "ehdnas-generic", "DARTS_V2", "EHDNAS_GENERIC"
 FACTORS = (1.4, 1.6, 1.8)
 OURS = f"gradient at {FACTORS[0]} x"
 SEED = 0
@@ -208,12 +208,12 @@ def found_and_trained(args: argparse.Namespace, run: Callable[..., Any]) -> tupl
     names = [f"{one.method} at {one.factor} x" for one in searches]
     found = dict(zip(names, run(done, searches), strict=True))
     networks = {name: one["genotype"] for name, one in found.items()}
-    networks |= {name: name for name in (REFERENCE, "EHDNAS_GENERIC")}
+    networks |= {name: name for name in (REFERENCE, RIVAL)}
     jobs = [
         (name, Job(args.train_epochs, genotype=genotype, seed=seed))
         for seed in range(args.seeds)
         for name, genotype in networks.items()
-        if name in (REFERENCE, OURS) or seed == 0
+        if name in (REFERENCE, RIVAL, OURS) or seed == 0
     ]
     trainings: dict[str, list[dict[str, Any]]] = {name: [] for name in networks}
     for (name, _), one in zip(jobs, run(done, [job for _, job in jobs]), strict=True):
@@ -222,20 +222,25 @@ def found_and_trained(args: argparse.Namespace, run: Callable[..., Any]) -> tupl
 
 
 def report(networks: dict[str, str], trainings: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return what each network came to beside the reference, and print it."""
+    """Return what each network came to beside the reference and the rival, and print it."""
+    every = {name: [one["accuracy"] for one in of] for name, of in trainings.items()}
     rows = {}
     for name, genotype in networks.items():
-        ours = [one["accuracy"] for one in trainings[name]]
-        row = compared(ours, [one["accuracy"] for one in trainings[REFERENCE]][: len(ours)])
+        row = compared(every[name], every[REFERENCE][: len(every[name])])
         row |= {"genotype": genotype, "throughput": throughput(genotype) / throughput(REFERENCE)}
         rows[name] = row
-        within = "" if row["interval"] is None else "{:+.2f} to {:+.2f}, ".format(*row["interval"])
-        each = " ".join(f"{one:+.2f}" for one in row["differences"])
-        print(
-            f"{name:20} {row['throughput']:.2f} x  {row['mean_accuracy']:.2%}  {row['difference']:+.2f} "
-            f"points ({within}n={len(ours)}: {each})  {genotype}"
-        )
-    return rows
+        told = f"{difference(row)}  {genotype}"
+        print(f"{name:20} {row['throughput']:.2f} x  {row['mean_accuracy']:.2%}  {told}")
+    beside = compared(every[OURS], every[RIVAL])
+    print(f"{OURS:20} beside {RIVAL}: {difference(beside)}")
+    return rows | {f"{OURS} beside {RIVAL}": beside}
+
+
+def difference(row: dict[str, Any]) -> str:
+    """Return a paired difference in words, seed by seed."""
+    within = "" if row["interval"] is None else "{:+.2f} to {:+.2f}, ".format(*row["interval"])
+    each = " ".join(f"{one:+.2f}" for one in row["differences"])
+    return f"{row['difference']:+.2f} points ({within}n={len(row['differences'])}: {each})"
 
 
 if __name__ == "__main__":

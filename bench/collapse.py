@@ -9,7 +9,8 @@ recipe's on the one side and 0 on the other. A network is collapsed where its no
 skips.
 
 Prints a line a search, then a line a side; writes bench/results/collapse.json when all are done. A search
-that was stopped goes on where it was when the same command is given again with the same --work.
+that was stopped goes on where it was when the same command is given again with the same --work; what is
+finished there is not done again, and each search has its date.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,7 @@ def searched(side: str, seed: int, epochs: int, work: Path) -> dict[str, Any]:
     start = time.process_time()
     figures = {"side": side, "seed": seed, "epochs": epochs, **figures_of(searcher.run(lambda *_: None))}
     figures["cpu_s_since_resumed"] = round(time.process_time() - start, 1)
+    figures["date"] = datetime.now(UTC).isoformat(timespec="seconds")
     kept.write_text(json.dumps(figures))
     checkpoint.unlink(missing_ok=True)
     return figures
