@@ -37,7 +37,8 @@ def shared_accuracy(context: Context, supernet: Supernet, most: int = SCORED_ON)
 
     def accuracy(architecture: Architecture) -> float:
         return supernet_accuracy(
-            context.space, supernet, architecture, images, labels, context.augmentation, context.compute
+            context.space, supernet, architecture, images, labels, context.augmentation,
+            context.recipe.batch_size, context.compute,
         )  # fmt: skip
 
     return accuracy
