@@ -183,10 +183,16 @@ def test_light_commands_are_quick(project, arguments, limit_s):
     assert min(times) < limit_s
 
 
-def test_light_commands_load_nothing_heavy(project):
+HEAVY = {"torch", "tensorflow", "onnx", "numpy", "sklearn"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heavy"), [(["devices"], HEAVY), (["--help"], {*HEAVY, "pydantic", "rich"})]
+)
+def test_light_commands_load_nothing_heavy(project, arguments, heavy):
     code = (
-        "import sys; from ehdnas.cli import main; main(['devices']); "
-        "print(sorted({'torch', 'tensorflow', 'onnx', 'numpy', 'sklearn'} & set(sys.modules)))"
+        f"import sys; from ehdnas.cli import main; main({arguments}); "
+        f"print(sorted({heavy} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"

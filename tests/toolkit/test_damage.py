@@ -44,12 +44,12 @@ def test_a_search_that_is_stopped_keeps_every_step_it_made(tiny, ehdnas, number)
 def stopped(arguments, at, number=signal.SIGINT):
     """Run a command in a process of its own that gets a signal once it reports `at` steps done."""
     code = (
-        "import os, sys; from ehdnas.cli import main, output\n"
-        "show = output.Screen.progress\n"
+        "import os, sys; from ehdnas.cli import main, screen\n"
+        "show = screen.Screen.progress\n"
         "def stop(self, done, total, text):\n"
         f"    if text.startswith('loss') and done == {at}: os.kill(os.getpid(), {int(number)})\n"
         "    show(self, done, total, text)\n"
-        "output.Screen.progress = stop\n"
+        "screen.Screen.progress = stop\n"
         f"sys.exit(main({arguments!r}))"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)

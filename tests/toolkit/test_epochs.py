@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ehdnas.cli import output
+from ehdnas.cli import screen as screen_module
 from ehdnas.cli.epochs import cells, line
-from ehdnas.cli.output import Screen
+from ehdnas.cli.screen import Screen
 from ehdnas.pipeline.events import EventFile
 from ehdnas.workspace import find_workspace
 
@@ -39,7 +39,7 @@ def run_epochs(screen, total, steps=2):
 
 
 def test_elsewhere_than_on_a_terminal_an_epoch_is_one_line_at_most(monkeypatch):
-    monkeypatch.setattr(output, "_EVERY_S", (0.0, 0.0))
+    monkeypatch.setattr(screen_module, "_EVERY_S", (0.0, 0.0))
     lines = run_epochs(screen_of(False), 3, steps=50).splitlines()
     assert [text.split(",")[0].strip() for text in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert "left" in lines[0] and "left" not in lines[-1]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ehdnas.cli.options import make_context
-from ehdnas.cli.output import Screen
+from ehdnas.cli.screen import Screen
 from ehdnas.core.errors import UsageError
 from ehdnas.core.measurement import Measurement
 from ehdnas.pipeline import baselines

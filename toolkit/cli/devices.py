@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ehdnas.cli import options as o
-from ehdnas.cli.output import Screen, emit_indented, emit_json, emit_pairs, emit_table
+from ehdnas.cli.output import emit_indented, emit_json, emit_pairs, emit_table
 from ehdnas.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def install(
     json: o.Json = False,
 ) -> None:
     """Set up the runtime on a board, in a folder of its own; nothing else there is touched."""
+    from ehdnas.cli.screen import Screen
     from ehdnas.pipeline.devices import install_device
 
     if remove and wheels:

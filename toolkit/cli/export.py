@@ -94,7 +94,7 @@ def compile_(
     json: o.Json = False,
 ) -> None:  # fmt: skip
     """Compile int8 files for the Edge TPU. Exits 6 when there is no compiler."""
-    from ehdnas.cli.output import Screen
+    from ehdnas.cli.screen import Screen
     from ehdnas.pipeline.compile import compile_files
     from ehdnas.settings import export_options, load_settings
     from ehdnas.workspace import find_workspace

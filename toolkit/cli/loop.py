@@ -9,7 +9,6 @@ import typer
 from ehdnas.cli import options as o
 from ehdnas.cli.output import emit_indented, emit_json, emit_pairs, emit_table
 from ehdnas.core.errors import BudgetError, UsageError
-from ehdnas.settings import Settings
 
 if TYPE_CHECKING:
     from ehdnas.pipeline.context import Context
@@ -343,6 +342,8 @@ def report(
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments that are settings, leaving out the flags that only steer the command."""
+    from ehdnas.settings import Settings
+
     given = {name: value for name, value in arguments.items() if name in Settings.model_fields}
     return {**given, "choice": "random"} if arguments.get("random") else given
 

@@ -123,7 +123,7 @@ def make_context(
     loaded = load_settings(flags, workspace.project, base, before)
     _require_there(flags, loaded.settings)
     # Only now what loads torch: a setting that cannot be right is answered at once.
-    from ehdnas.cli.output import Screen
+    from ehdnas.cli.screen import Screen
     from ehdnas.pipeline.context import Context
 
     reporter = Screen()
