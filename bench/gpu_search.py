@@ -172,8 +172,7 @@ class Bench:
                 **self._figures(accelerator, constraint.predictor, one.architecture),
                 "log_prob": one.log_prob,
                 "supernet_accuracy": supernet_accuracy(
-                    SPACE, result.supernet, one.architecture, images, labels, self.augmentation,
-                    self.recipe.batch_size, self.compute,
+                    SPACE, result.supernet, one.architecture, images, labels, self.augmentation, self.compute
                 ),
             }
             for one in meeting

@@ -232,7 +232,7 @@ class Searcher:
         prefer the fastest choice everywhere, and its likeliest network would be far faster than was asked.
         """
         logits = decided(self.task.space, self.relaxation.distribution(moved.logits))
-        return torch.stack([self.task.space.relax(logits) for _ in range(_HARDWARE_SAMPLES)])
+        return self.task.space.relax_many(logits, _HARDWARE_SAMPLES)
 
     def _explored(self, logits: Tensor) -> Tensor:
         """Return the logits that this step's path is drawn by; mixtures have no temperature."""

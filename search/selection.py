@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ _DRAWS = 500
 _SAME = 1e-6  # of two logarithms of values that are one
 _FAR = 1e3  # where there is no telling farther from far
 _APART = 6  # choices of an architecture; in the DARTS space an edge that is moved changes two
+_AT_ONCE = 256  # images that a network is scored on
 _CLIMBS = 4  # walks among networks as close to the budget, from the likeliest of them
 
 Violations = Callable[[list[Architecture]], Tensor]
@@ -69,11 +71,11 @@ def candidates(
     """
     generator = torch.Generator().manual_seed(step_seed(seed, "candidates"))
     ground = _Ground(space, logits.detach(), violations, measured)
-    drawn = [space.decode(space.relax(ground.logits, generator)) for _ in range(_DRAWS)]
+    drawn = list(map(space.decode, space.relax_many(ground.logits, _DRAWS, generator)))
     (mode, *_) = ground.look([space.most_likely(ground.logits), *drawn])
     if violations is not None:
-        first = space.initial_logits()
-        ground.look([*starts, *(space.decode(space.relax(first, generator)) for _ in range(_DRAWS))])
+        first = space.relax_many(space.initial_logits(), _DRAWS, generator)
+        ground.look([*starts, *map(space.decode, first)])
         for one in dict.fromkeys((mode, ground.ranked[0])):
             _walk(ground, one)
         _cross(ground)
@@ -157,23 +159,24 @@ def fastest_starts(space: Space, seed: int, count: int = 4) -> list[Architecture
 
 def supernet_accuracy(
     space: Space, supernet: Supernet, architecture: Architecture, images: Tensor, labels: Tensor,
-    augmentation: Augmentation, batch: int, compute: Compute = CPU,
+    augmentation: Augmentation, compute: Compute = CPU,
 ) -> float:  # fmt: skip
     """Return the accuracy of an architecture with the shared weights, on images it was not trained on.
 
-    Batch norm uses each batch's own statistics: the running ones mix every architecture's.
+    Batch norm uses each batch's own statistics: the running ones mix every architecture's. Batches are of
+    one size, since statistics of a few images that are left over would be poor.
 
     Args:
         images: uint8 [n, h, w, c], with `labels` [n], on any device.
-        batch: how many images at a time.
         compute: where the supernet is.
     """
     supernet.train()
     gates = space.encode(architecture)
     images, labels = compute.move(images), compute.move(labels)
     correct = torch.zeros((), dtype=torch.int64, device=compute.device)
+    batches = math.ceil(len(labels) / _AT_ONCE)
     with torch.no_grad(), compute.autocast():
-        for some, known in zip(torch.split(images, batch), torch.split(labels, batch), strict=True):
+        for some, known in zip(images.tensor_split(batches), labels.tensor_split(batches), strict=True):
             logits = supernet(compute.batch(augmentation.evaluate(some)), gates)
             correct += (logits.argmax(1) == known).sum()
     return int(correct) / len(labels)

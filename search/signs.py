@@ -61,7 +61,7 @@ def gained(differences: Sequence[float]) -> bool:
 
 def _drawn(space: Space, logits: Tensor, seed: int) -> list[Architecture]:
     generator = torch.Generator().manual_seed(step_seed(seed, "draws"))
-    return [space.decode(space.relax(logits.detach(), generator)) for _ in range(DRAWS)]
+    return list(map(space.decode, space.relax_many(logits.detach(), DRAWS, generator)))
 
 
 def _of_skips(skips: Sequence[int]) -> list[str]:

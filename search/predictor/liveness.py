@@ -10,8 +10,8 @@ from ehdnas.search.spaces.base import CellGraph
 
 def present(gates: Tensor, graph: CellGraph) -> dict[int, Tensor]:
     """Return by slot how much of each edge is there at all, [n], for gates [n, slots, choices]."""
-    absent = sorted(graph.absent)
-    return {slot: 1 - gates[:, slot, absent].sum(1) for _, _, slot in graph.edges}
+    there = (1 - gates[:, :, sorted(graph.absent)].sum(2)).unbind(1)
+    return {slot: there[slot] for _, _, slot in graph.edges}
 
 
 def fed(gates: Tensor, graph: CellGraph) -> list[Tensor]:

@@ -199,6 +199,10 @@ class Space(ABC):
         `relaxation.reinmax`). With no `generator` the global one is used.
         """
 
+    def relax_many(self, logits: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return gates [count, slots, choices] of architectures, each drawn as `relax` draws one."""
+        return torch.stack([self.relax(logits, generator) for _ in range(count)])
+
     @abstractmethod
     def most_likely(self, logits: Tensor) -> Architecture:
         """Return the architecture of the highest probability under `logits`."""

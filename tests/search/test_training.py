@@ -92,7 +92,7 @@ def test_a_bfloat16_search_is_finite_and_moves_the_distribution(tmp_path):
     split = images()
     accuracy = supernet_accuracy(
         SPACE, result.supernet, SPACE.reference, torch.from_numpy(split.images),
-        torch.from_numpy(split.labels), AUGMENTATION, 10, BF16,
+        torch.from_numpy(split.labels), AUGMENTATION, BF16,
     )  # fmt: skip
     assert 0 <= accuracy <= 1
     assert accuracy * 24 == pytest.approx(round(accuracy * 24))

@@ -21,7 +21,6 @@ finalists = 2
 trial_epochs = 1
 train_epochs = 2
 batch_size = 64
-checkpoint_s = 0
 """
 
 

@@ -31,7 +31,7 @@ TINY = {
     "finalists": 2,
     "trial_epochs": 1,
 }
-TOML = "".join(f"{key} = {value}\n" for key, value in {**TINY, "checkpoint_s": 0}.items())
+TOML = "".join(f"{key} = {value}\n" for key, value in TINY.items())
 DEVICES = ("ehdnas-generic", "zcu102-pipeline")
 BOTH = ["--device", ",".join(DEVICES)]
 BUDGET = "0.8x on ehdnas-generic, 0.7x on zcu102-pipeline"

@@ -36,6 +36,15 @@ def require_feasible(context: Context, budgets: Budgets) -> Architecture:
     return found
 
 
+def first_known(context: Context, budgets: Budgets) -> Architecture | None:
+    """Return the network measured first of those that meet every budget, None where none is known to.
+
+    Whatever else is measured later, it stays the first: a search begins there, so that the same search made
+    again finds the same network, although what the first one measured is known by then.
+    """
+    return next((network for network, violation in _known(context, budgets).items() if violation <= 0), None)
+
+
 def closest(
     context: Context, budgets: Budgets, starts: list[Architecture] | None = None, descend: bool = False
 ) -> tuple[Architecture, float]:

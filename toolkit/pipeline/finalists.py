@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ehdnas.pipeline.constraints import Budgets, expected, fit_all, said
 from ehdnas.pipeline.context import Context
+from ehdnas.pipeline.feasible import first_known
 from ehdnas.pipeline.scoring import SCORED, SCORED_ON, shared_accuracy
 from ehdnas.search.selection import Candidate, Violations, apart, candidates, closeness, fitted
 from ehdnas.search.spaces.base import Architecture, Supernet
@@ -128,7 +129,8 @@ class Finals:
         space = self.context.space
         if self.wanted > 1:
             self._given = self._given_by(logits, violations)
-        ranked = candidates(space, logits, violations, seed, known, [self.fallback, *self._given])
+        start = first_known(self.context, self.budgets) or self.fallback
+        ranked = candidates(space, logits, violations, seed, known, [start, *self._given])
         new = [one for one in ranked if one.architecture not in known]
         # To try several that are alike would be to try one; scored alone, the likeliest are to be preferred.
         judged = _unlike(new, self._given) if self.wanted > 1 else new[:SCORED]

@@ -37,8 +37,7 @@ def shared_accuracy(context: Context, supernet: Supernet, most: int = SCORED_ON)
 
     def accuracy(architecture: Architecture) -> float:
         return supernet_accuracy(
-            context.space, supernet, architecture, images, labels, context.augmentation,
-            context.recipe.batch_size, context.compute,
+            context.space, supernet, architecture, images, labels, context.augmentation, context.compute
         )  # fmt: skip
 
     return accuracy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -109,12 +110,16 @@ class DartsSpace(Space):
 
     def relax(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return straight-through gates [28, 8] of a valid architecture drawn from `logits`."""
-        operations = sample_one_hot(logits[:, 1:] + self._mask, generator)
+        return self.relax_many(logits, 1, generator)[0]
+
+    def relax_many(self, logits: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return gates [count, 28, 8] of so many, at the cost of little more than one."""
+        operations = sample_one_hot((logits[:, 1:] + self._mask).expand(count, -1, -1), generator)
         used = torch.cat([
-            sample_one_hot(_pair_logits(logits, slots), generator) @ _members(slots)
+            sample_one_hot(_pair_logits(logits, slots).expand(count, -1), generator) @ _members(len(slots))
             for slots in NODE_SLOTS
-        ])  # fmt: skip
-        return torch.cat([1 - used[:, None], used[:, None] * operations], dim=1)
+        ], dim=1)[..., None]  # fmt: skip
+        return torch.cat([1 - used, used * operations], dim=2)
 
     def most_likely(self, logits: Tensor) -> Architecture:
         """Return the architecture of the highest probability under `logits`."""
@@ -150,7 +155,7 @@ class DartsSpace(Space):
         total = 0.0
         for slots in NODE_SLOTS:
             pairs = _pair_logits(logits, slots)
-            used = pairs.softmax(dim=0) @ _members(slots)
+            used = pairs.softmax(dim=0) @ _members(len(slots))
             total += float(entropies(pairs) + used @ operations[list(slots)])
         return total / self.decisions
 
@@ -241,15 +246,14 @@ class DartsSpace(Space):
 
 
 def _pair_logits(logits: Tensor, slots: tuple[int, ...]) -> Tensor:
-    keep = -logits[list(slots), 0]
-    first, second = zip(*combinations(range(len(slots)), 2), strict=True)
-    return keep[list(first)] + keep[list(second)]
+    return _members(len(slots)) @ -logits[slots[0] : slots[-1] + 1, 0]
 
 
-def _members(slots: tuple[int, ...]) -> Tensor:
-    """Return the matrix [pairs, edges] that says which edges each pair holds."""
-    pairs = list(combinations(range(len(slots)), 2))
-    members = torch.zeros(len(pairs), len(slots))
+@cache
+def _members(edges: int) -> Tensor:
+    """Return the matrix [pairs, edges] that says which of a node's edges each pair of them holds."""
+    pairs = list(combinations(range(edges), 2))
+    members = torch.zeros(len(pairs), edges)
     for row, pair in enumerate(pairs):
         members[row, list(pair)] = 1
     return members

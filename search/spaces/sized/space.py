@@ -108,9 +108,14 @@ class SizedSpace(Space):
 
     def relax(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return straight-through gates [slots, choices] of a valid architecture drawn from `logits`."""
-        network = self._inner.relax(self._of_network(logits), generator)
-        rows = [sample_one_hot(own, generator)[None] for own in self._of_size(logits)]
-        return torch.cat([F.pad(part, (0, self.choices - part.shape[1])) for part in (network, *rows)])
+        return self.relax_many(logits, 1, generator)[0]
+
+    def relax_many(self, logits: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return gates [count, slots, choices] of networks as the space of one size draws many at once."""
+        network = self._inner.relax_many(self._of_network(logits), count, generator)
+        rows = [sample_one_hot(own.expand(count, 1, -1), generator) for own in self._of_size(logits)]
+        padded = [F.pad(part, (0, self.choices - part.shape[2])) for part in (network, *rows)]
+        return torch.cat(padded, dim=1)
 
     def most_likely(self, logits: Tensor) -> Architecture:
         """Return the architecture of the highest probability under `logits`."""
