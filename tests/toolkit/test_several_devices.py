@@ -196,7 +196,7 @@ def values_of(budgets, network):
 def test_budgets_that_no_network_meets_together_are_refused_with_the_nearest(project):
     first, other = (context_of(project, device=device) for device in DEVICES)
     loose = (unprofiled(DeviceBudget, first, 1.0), unprofiled(Contrary, other, 1.0))
-    assert all(one.budget.meets(value) for one, value in values_of(loose, require_feasible(first, loose)))
+    assert all(one.budget.meets(value) for one, value in values_of(*require_feasible(first, loose)))
     fastest = [closest(first, (one,), descend=True)[0] for one in loose]
     tight = tuple(
         replace(one, budget=Budget("latency_ms", 1.1 * values_of((one,), best)[0][1]))
@@ -224,13 +224,13 @@ def test_a_budget_one_device_cannot_meet_names_that_device(two, ehdnas):
     assert "latency <= 0.001 ms on zcu102-pipeline; the nearest found has" in result.err.splitlines()[-1]
 
 
-def biased(budget, factor):
-    """Return a budget whose predictor was fitted to values that are all wrong by one factor."""
+def misled(budget, told):
+    """Return a budget whose predictor was fitted to what `told` makes of the values."""
     from ehdnas.pipeline.predictors import samples, unfitted
 
     gates, values = samples(budget.meter, budget.budget.metric)
     predictor = unfitted(budget.context, budget.meter, budget.budget.metric)
-    predictor.fit(gates, factor * values, 0)
+    predictor.fit(gates, told(values), 0)
     return replace(budget, profiled=replace(budget.profiled, predictor=predictor))
 
 
@@ -241,7 +241,9 @@ def test_a_predictor_that_was_wrong_is_fitted_again_and_chooses_what_fits(two, m
     (true,) = device_budgets(context)
     logits = context.space.initial_logits()
     judge = Judge(context, context.space.supernet(context.shape))
-    finals = Finals(context, (biased(true, 0.5),), require_feasible(context, (true,)))
+    finals = Finals(
+        context, (misled(true, lambda values: 0.5 * values),), require_feasible(context, (true,))[1]
+    )
     finals.hold(logits, judge)
     assert finals.best is not None and finals.best.meets
     first, later = finals.measured[:6], finals.measured[6:]
@@ -260,10 +262,28 @@ def test_a_predictor_that_was_wrong_is_fitted_again_and_chooses_what_fits(two, m
     assert max(errors) < 0.2
 
 
+def test_a_budget_is_not_called_too_tight_for_a_predictor_that_was_wrong(two, monkeypatch):
+    heard = Heard()
+    context = context_of(two, heard, device="ehdnas-generic", budget="0.55x")
+    (true,) = device_budgets(context)
+    known = min(true.value(measured) for _, measured in true.meter.measured())
+    monkeypatch.setattr(DeviceBudget, "exact", False)  # as a board is, it is known by its predictor alone
+    contrary = misled(true, lambda values: values.min() * values.max() / values)
+    tight = replace(contrary, budget=Budget("latency_ms", 0.95 * known))
+    (learnt,), found = require_feasible(context, (tight,))
+    assert learnt.budget.meets(values_of((learnt,), found)[0][1])
+    assert any("misses it by 5.3%; fitting the predictor again" in line for line in heard.lines)
+    hopeless = replace(true, budget=Budget("latency_ms", 0.1 * known))
+    before = len(true.meter.measured())
+    with pytest.raises(BudgetError):
+        require_feasible(context, (hopeless,))
+    assert len(true.meter.measured()) <= before + 1, "farther than predictors are ever off: not tried again"
+
+
 def test_after_one_meets_the_budget_only_more_accurate_ones_are_measured(two):
     context = context_of(two, device="ehdnas-generic", budget="0.9x")
     budgets = device_budgets(context)
-    finals = Finals(context, budgets, require_feasible(context, budgets))
+    finals = Finals(context, *require_feasible(context, budgets))
     finals.hold(context.space.initial_logits(), Judge(context, context.space.supernet(context.shape)))
     best = next(at for at, one in enumerate(finals.measured) if one.meets)
     floor = finals.measured[best].accuracy

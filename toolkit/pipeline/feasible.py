@@ -6,6 +6,7 @@ import math
 from functools import partial
 
 import numpy as np
+from torch import Tensor
 
 from ehdnas.core.budget import Budget
 from ehdnas.core.errors import BudgetError
@@ -14,26 +15,56 @@ from ehdnas.pipeline.context import Context
 from ehdnas.search.selection import fastest, fastest_starts
 from ehdnas.search.spaces.base import Architecture
 
+_REFINEMENTS = 5  # times that predictors are fitted again before a budget is called too tight
 
-def require_feasible(context: Context, budgets: Budgets) -> Architecture:
-    """Return a network measured to meet every budget.
+
+def require_feasible(context: Context, budgets: Budgets) -> tuple[Budgets, Architecture]:
+    """Return a network measured to meet every budget, and the budgets with what was learnt on the way to it.
 
     Raises:
         BudgetError: none is found that meets one of the budgets, or all of them; the message names the
             nearest and says by what it misses which.
     """
-    alone = []
+    alone, learnt = list[Architecture](), list[DeviceBudget]()
     for one in budgets:
-        found, violation = closest(context, (one,))
+        (one,), found, violation = _sought(context, (one,))
         if violation > 0:
             raise BudgetError(_too_tight(context, one, found))
         alone.append(found)
+        learnt.append(one)
     if len(budgets) == 1:
-        return alone[0]
-    found, violation = closest(context, budgets, alone)
+        return tuple(learnt), alone[0]
+    budgets, found, violation = _sought(context, tuple(learnt), alone)
     if violation > 0:
         raise BudgetError(_too_tight_together(context, budgets, found))
-    return found
+    return budgets, found
+
+
+def _sought(
+    context: Context, budgets: Budgets, starts: list[Architecture] | None = None
+) -> tuple[Budgets, Architecture, float]:
+    """Return the budgets, the network closest to them and its violation, as `closest` does.
+
+    While none meets them, but not by more than predictors may be off, the predictors that led to it are
+    fitted again to what it does, and followed again: to say that a budget cannot be met stops the user. They
+    may be off by twice their margin, since the fastest networks are unlike those that the margin is of.
+    """
+    found, violation = closest(context, budgets, starts)
+    for _ in range(_REFINEMENTS):
+        confidence = context.settings.confidence
+        margins = [2 * one.profiled.predictor.margin(confidence) for one in budgets if not one.exact]
+        if violation <= 0 or violation > max(margins, default=0.0):
+            break
+        known = len(_known(context, budgets))
+        context.reporter.say(
+            f"search: the nearest known to {said(budgets)} misses it by {math.expm1(violation):.1%}; fitting "
+            "the predictor again, and looking further"
+        )
+        budgets = tuple(one if one.exact else one.refined() for one in budgets)
+        found, violation = closest(context, budgets, starts)
+        if len(_known(context, budgets)) == known:  # nothing unknown is thought to be closer
+            break
+    return budgets, found, violation
 
 
 def first_known(context: Context, budgets: Budgets) -> Architecture | None:
@@ -62,10 +93,18 @@ def closest(
     best = min(known, key=known.__getitem__)
     if descend or known[best] > 0:
         others = [*(starts or []), *filter(space.allows, fastest_starts(space, seed))]
-        found = fastest(space, partial(expected, budgets), [best, *others])
+        found = fastest(space, partial(_believed, budgets, known), [best, *others])
         known[found] = worst(budgets, found)
         best = min(known, key=known.__getitem__)
     return best, known[best]
+
+
+def _believed(budgets: Budgets, known: dict[Architecture, float], networks: list[Architecture]) -> Tensor:
+    """Return the worst violation [n] of each of n networks: as measured where it is known, else expected."""
+    violations = expected(budgets, networks)
+    for row, network in enumerate(networks):
+        violations[row] = known.get(network, violations[row])
+    return violations
 
 
 def _known(context: Context, budgets: Budgets) -> dict[Architecture, float]:

@@ -54,7 +54,7 @@ def search(context: Context, resume: bool = False) -> Run:
         require_usable(one)
     budgets = device_budgets(context)
     context.remember()
-    fallback = require_feasible(context, budgets)
+    budgets, fallback = require_feasible(context, budgets)
     run = run or context.workspace.new_run(run_settings(context))
     say_plan(context, budgets)
     with run.working():
