@@ -2,7 +2,9 @@
 
     python bench/mixed_step.py [--batch 64] [--channels 16] [--cells 8] [--singles 5] [--mixed 3]
 
-A step is a whole one, weights and then architecture, without a budget. All sides take the same images in one
+A step is a whole one, weights and then architecture, without a budget. The mixture is also taken as DARTS'
+authors publish it, whose architecture step computes the gradients of the weights too, and leaves them; ours
+does not, for any relaxation. All sides take the same images in one
 process, in turn: a few single steps, each of another sampled path, around each mixed one. How much memory a
 step takes is measured in a fresh process for each side: its peak beyond what the process held before its
 first step. Then single steps at several numbers of cells and of images, with a line fitted to their medians,
@@ -31,18 +33,27 @@ from typing import Any
 import numpy as np
 import torch
 from common import spread, write_result
+from torch import Tensor
 
 from ehdnas.core.images import Split
 from ehdnas.search.augment import Augmentation
 from ehdnas.search.recipes import recipe_for
-from ehdnas.search.searcher import Searcher, SearchTask
+from ehdnas.search.searcher import Batch, Searcher, SearchTask
 from ehdnas.search.spaces.base import NetworkShape, find_space
 
-KINDS = ("single", "mixed", "partial")
+KINDS = ("single", "mixed", "published", "partial")
 CELLS, IMAGES = (4, 8, 12, 16, 20), (16, 32, 64, 96, 128)
 
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+class AsPublished(Searcher):
+    """A search whose architecture step is as in DARTS' code: its backward pass goes to the weights, too."""
+
+    def _slopes(self, gates: Tensor, batch: Batch, ahead: Batch | None) -> tuple[Tensor, Tensor]:
+        gradients, seen = self._gradients(gates, *batch, "architecture", [gates, *self.weights])
+        return gradients[0], seen
 
 
 class Side:
@@ -54,13 +65,15 @@ class Side:
         images = rng.integers(0, 256, (batch, 32, 32, 3), dtype=np.uint8)
         split = Split(images, rng.integers(0, 10, batch).astype(np.int64))
         augmentation = Augmentation(pad=4, flip=True, cutout=0, mean=(0.5,) * 3, std=(0.25,) * 3)
-        recipe = recipe_for("cifar10").model_copy(update={"relaxation": kind})
+        relaxation = "mixed" if kind == "published" else kind
+        recipe = recipe_for("cifar10").model_copy(update={"relaxation": relaxation})
         shape = NetworkShape(channels, cells, (3, 32, 32), 10)
         with TemporaryDirectory() as folder:
             task = SearchTask(
                 find_space("darts"), shape, split, split, augmentation, recipe, [None], 0, 1e9, {}
             )
-            self.searcher = Searcher(task, Path(folder) / "checkpoint")
+            maker = AsPublished if kind == "published" else Searcher
+            self.searcher = maker(task, Path(folder) / "checkpoint")
         images = augmentation.evaluate(torch.from_numpy(images))
         self.batch = self.searcher.compute.batch(images), torch.from_numpy(split.labels)
 
@@ -140,15 +153,18 @@ def main() -> None:
     load = os.getloadavg()[0]
     seconds = timed(args)
     for kind in KINDS:
-        print(f"{kind:8} {spread(seconds[kind])} s a step by the {args.clock} clock", flush=True)
+        print(f"{kind:9} {spread(seconds[kind])} s a step by the {args.clock} clock", flush=True)
     memory = {kind: memory_of(kind, args) for kind in KINDS}
     print(", ".join(f"{kind} {value:.0f} MiB" for kind, value in memory.items()), flush=True)
     median = {kind: statistics.median(seconds[kind]) for kind in KINDS}
     ratios = {
         "time_mixed": median["mixed"] / median["single"],
         "time_mixed_least": min(seconds["mixed"]) / max(seconds["single"]),
+        "time_published": median["published"] / median["single"],
+        "time_published_least": min(seconds["published"]) / max(seconds["single"]),
         "time_partial": median["partial"] / median["single"],
         "memory_mixed": memory["mixed"] / memory["single"],
+        "memory_published": memory["published"] / memory["single"],
         "memory_partial": memory["partial"] / memory["single"],
     }
     print(", ".join(f"{name} {value:.2f}" for name, value in ratios.items()), flush=True)

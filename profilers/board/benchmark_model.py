@@ -11,9 +11,17 @@ from ehdnas.core.device import Device
 from ehdnas.core.errors import DeviceSetupError, MeasurementError, UsageError
 from ehdnas.core.remote import CommandTimeoutError, Completed, Transport
 from ehdnas.profilers.board.options import BoardOptions
-from ehdnas.profilers.board.reply import Reply, one_line
+from ehdnas.profilers.board.reply import Reply
 from ehdnas.profilers.board.shell_state import shell_state
-from ehdnas.profilers.board.timer import Timer, checked_reply, limit_s, output_of, path_there
+from ehdnas.profilers.board.timer import (
+    NO_SUCH_PROGRAM,
+    Timer,
+    checked_reply,
+    limit_s,
+    output_of,
+    path_there,
+    reason_of,
+)
 from ehdnas.profilers.protocol import Protocol
 
 _NUMBER = r"(\d{1,12}(?:\.\d+)?(?:e[+-]?\d{1,2})?)"
@@ -21,7 +29,7 @@ _NUMBER = r"(\d{1,12}(?:\.\d+)?(?:e[+-]?\d{1,2})?)"
 _COUNT = re.compile(rf"count=(\d{{1,9}}) .*\bavg={_NUMBER}(?:.*\bmedian={_NUMBER})?")
 _SUMMARY = re.compile(rf"Inference timings in us: Init: {_NUMBER}, First inference: {_NUMBER}")
 _MEMORY = re.compile(rf"[Oo]verall peak memory footprint \(MB\) via periodic monitoring: {_NUMBER}")
-_NO_SUCH_PROGRAM = (126, 127)
+_MARKS = ("ERROR", "Failed")  # of lines that say an error
 
 
 class BenchmarkModel(Timer):
@@ -47,7 +55,7 @@ class BenchmarkModel(Timer):
         done = self._run([*self._flags(protocol), f"--graph={model}"], limit_s(protocol), subject)
         counts, summary = _last(_COUNT, done), _last(_SUMMARY, done)
         if done.code != 0 or counts is None or summary is None:
-            raise MeasurementError(f"{subject}: benchmark_model gave no timing: {_reason(done)}")
+            raise MeasurementError(f"{subject}: benchmark_model gave no timing: {reason_of(done, _MARKS)}")
         average, median = float(counts[2]), counts[3]
         memory = _last(_MEMORY, done)
         figures = {
@@ -66,7 +74,7 @@ class BenchmarkModel(Timer):
     def probe(self) -> dict[str, Any]:
         """Return what the machine's own files say; see `Timer.probe`."""
         machine, state = shell_state(self._there)
-        found = self._there.run([self._tool, "--help"], 60).code not in _NO_SUCH_PROGRAM
+        found = self._there.run([self._tool, "--help"], 60).code not in NO_SUCH_PROGRAM
         return {
             "machine": machine,
             "before": state,
@@ -103,7 +111,7 @@ class BenchmarkModel(Timer):
             raise MeasurementError(
                 f"{subject}: benchmark_model was not done after {timeout_s:.0f} s and was stopped"
             ) from error
-        if done.code in _NO_SUCH_PROGRAM:
+        if done.code in NO_SUCH_PROGRAM:
             name = self._device.name
             raise DeviceSetupError(
                 f"device '{name}' has no {self._tool}; copy TensorFlow Lite's benchmark_model there with adb "
@@ -119,10 +127,3 @@ def _last(pattern: re.Pattern[str], done: Completed) -> re.Match[str] | None:
     for line in (output.stdout + "\n" + output.stderr).splitlines():
         found = pattern.search(line[:1000]) or found
     return found
-
-
-def _reason(done: Completed) -> str:
-    output = output_of(done)
-    lines = [line.strip() for line in (output.stderr + "\n" + output.stdout).splitlines() if line.strip()]
-    marked = [line for line in lines if "ERROR" in line or "Failed" in line]
-    return one_line((marked or lines[-1:] or [f"exit code {done.code}, and no word"])[0], 300)

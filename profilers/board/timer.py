@@ -9,11 +9,13 @@ from pydantic import ValidationError
 
 from ehdnas.core.errors import MeasurementError
 from ehdnas.core.remote import Completed, Transport
-from ehdnas.profilers.board.reply import Output, Reply
+from ehdnas.profilers.board.reply import Output, Reply, one_line
 from ehdnas.profilers.protocol import Protocol
 
 # Starting an interpreter and loading a model, on top of what the protocol allows for running it.
 SLACK_S = 120.0
+NO_SUCH_PROGRAM = (126, 127)
+"""Exit codes of a shell that found no program, or none that it may run."""
 
 
 class Timer(ABC):
@@ -53,6 +55,14 @@ def output_of(done: Completed) -> Output:
     """Return what a finished process left, its signal as a negative status."""
     status = 128 - done.code if 128 < done.code < 128 + 65 else done.code
     return Output(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"), status)
+
+
+def reason_of(done: Completed, marks: tuple[str, ...]) -> str:
+    """Return why a tool failed, for a message: the first line with one of its marks, else its last line."""
+    output = output_of(done)
+    lines = [line.strip() for line in (output.stderr + "\n" + output.stdout).splitlines() if line.strip()]
+    marked = [line for line in lines if any(mark in line for mark in marks)]
+    return one_line((marked or lines[-1:] or [f"exit code {done.code}, and no word"])[0], 300)
 
 
 def checked_reply(subject: str, tool: str, figures: dict[str, Any]) -> Reply:

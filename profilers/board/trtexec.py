@@ -13,14 +13,22 @@ from ehdnas.core.device import Device
 from ehdnas.core.errors import DeviceSetupError, MeasurementError, UsageError
 from ehdnas.core.remote import CommandTimeoutError, Completed, Transport
 from ehdnas.profilers.board.agent_timer import AgentTimer
-from ehdnas.profilers.board.reply import Milliseconds, Reply, one_line
-from ehdnas.profilers.board.timer import Timer, checked_reply, limit_s, output_of, path_there
+from ehdnas.profilers.board.reply import Milliseconds, Reply
+from ehdnas.profilers.board.timer import (
+    NO_SUCH_PROGRAM,
+    Timer,
+    checked_reply,
+    limit_s,
+    output_of,
+    path_there,
+    reason_of,
+)
 from ehdnas.profilers.protocol import Protocol
 
 # Where JetPack puts it, off the PATH of a log-in.
 _USUAL = "/usr/src/tensorrt/bin/trtexec"
-_NO_SUCH_PROGRAM = (126, 127)
 _BUILD_S = 1800.0  # tactics are timed one by one, which takes a Nano minutes
+_MARKS = ("[E]",)  # of lines that say an error
 _ENGINE, _TIMES = "model.engine", "times.json"
 _MOST_BYTES = 2**28
 _MOST_KEPT = 100_000
@@ -88,7 +96,7 @@ class Trtexec(Timer):
         flags = [f"--onnx={model}", f"--saveEngine={_ENGINE}", *_precision_flags(self._device.precision)]
         done = self._run(flags, _BUILD_S, subject)
         if done.code != 0:
-            raise MeasurementError(f"{subject}: trtexec refused it: {_reason(done)}")
+            raise MeasurementError(f"{subject}: trtexec refused it: {reason_of(done, _MARKS)}")
 
     def _run(self, flags: list[str], timeout_s: float, subject: str) -> Completed:
         try:
@@ -97,13 +105,13 @@ class Trtexec(Timer):
             raise MeasurementError(
                 f"{subject}: trtexec was not done after {timeout_s:.0f} s and was stopped"
             ) from error
-        if done.code in _NO_SUCH_PROGRAM:
+        if done.code in NO_SUCH_PROGRAM:
             raise DeviceSetupError(self._no_tool())
         return done
 
     def _queries(self, done: Completed, subject: str) -> list[_Query]:
         if done.code != 0:
-            raise MeasurementError(f"{subject}: trtexec could not run its engine: {_reason(done)}")
+            raise MeasurementError(f"{subject}: trtexec could not run its engine: {reason_of(done, _MARKS)}")
         with tempfile.TemporaryDirectory(prefix="ehdnas-") as folder:
             times = Path(folder) / _TIMES
             self._there.get(_TIMES, times)
@@ -118,7 +126,7 @@ class Trtexec(Timer):
 
     def _find_tool(self) -> str:
         done = self._there.run([self._tool, "--help"], 60)
-        return "" if done.code in _NO_SUCH_PROGRAM else self._tool
+        return "" if done.code in NO_SUCH_PROGRAM else self._tool
 
     def _no_tool(self) -> str:
         return (
@@ -150,11 +158,3 @@ def _version(done: Completed) -> str:
 def _load_ms(done: Completed) -> float | None:
     found = _LOADED.search(output_of(done).stdout)
     return 1000 * float(found[1]) or None if found else None
-
-
-def _reason(done: Completed) -> str:
-    """The first line that trtexec marks as an error, for the message."""
-    output = output_of(done)
-    lines = [line.strip() for line in (output.stderr + "\n" + output.stdout).splitlines() if line.strip()]
-    marked = [line for line in lines if "[E]" in line]
-    return one_line((marked or lines[-1:] or [f"exit code {done.code}, and no word"])[0], 300)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 
@@ -29,51 +29,52 @@ def targets_of(context: Context, records: Records, metric: str) -> Targets:
     if settings.choice != "active" or settings.predictor != DEFAULT_METHOD:
         return Targets(records, sequence)
     source = source_for(context, records, metric, FIRST) if len(records.measured()) < FIRST else None
-    by = partial(_most_telling, context, records, metric, source)
+    by = _Chooser(context, records, metric, source).most_telling
     return Targets(records, sequence, by, as_drawn=FIRST if source is None else 0)
 
 
-def _most_telling(
-    context: Context,
-    records: Records,
-    metric: str,
-    source: EnsemblePredictor | None,
-    candidates: list[Architecture],
-    number: int,
-) -> list[Architecture]:
-    """Return the candidates that say most of all others, or the first ones where that cannot be told."""
-    try:
-        rows, said = _told_by(context, records, metric, source, candidates, number)
-    except (EhdnasError, ArithmeticError, RuntimeError) as error:  # measuring must go on
-        reason = str(error).partition("\n")[0]
-        _say_once(context, f"profile: networks are taken as drawn, for what they tell is not known: {reason}")
-        return candidates[:number]
-    _say_once(context, f"profile: {said}; --random takes them as drawn")
-    return [candidates[row] for row in rows]
+@dataclass(frozen=True)
+class _Chooser:
+    """Chooses by the predictor fitted to what is measured so far; the first ones by that of `source`."""
 
+    context: Context
+    records: Records
+    metric: str
+    source: EnsemblePredictor | None
 
-def _told_by(
-    context: Context,
-    records: Records,
-    metric: str,
-    source: EnsemblePredictor | None,
-    candidates: list[Architecture],
-    number: int,
-) -> tuple[list[int], str]:
-    """Return the rows of the most telling candidates, and by what they were chosen."""
-    space, seed, predictor = context.space, context.settings.seed, unfitted(context, records, metric)
-    among = space.encode_all(candidates)
-    if source is not None and len(records.measured()) < FIRST:
-        known = [space.encode(architecture) for architecture, _ in records.measured()]
-        gates = torch.stack(known) if known else among[:0]
+    def most_telling(self, candidates: list[Architecture], number: int) -> list[Architecture]:
+        """Return the candidates that say most of all others, or the first where that cannot be told."""
+        try:
+            rows, said = self._told_by(candidates, number)
+        except (EhdnasError, ArithmeticError, RuntimeError) as error:  # measuring must go on
+            reason = str(error).partition("\n")[0]
+            _say_once(
+                self.context,
+                f"profile: networks are taken as drawn, for what they tell is not known: {reason}",
+            )
+            return candidates[:number]
+        _say_once(self.context, f"profile: {said}; --random takes them as drawn")
+        return [candidates[row] for row in rows]
+
+    def _told_by(self, candidates: list[Architecture], number: int) -> tuple[list[int], str]:
+        """Return the rows of the most telling candidates, and by what they were chosen."""
+        space, seed = self.context.space, self.context.settings.seed
+        predictor = unfitted(self.context, self.records, self.metric)
+        among = space.encode_all(candidates)
+        if self.source is not None and len(self.records.measured()) < FIRST:
+            known = [space.encode(architecture) for architecture, _ in self.records.measured()]
+            gates = torch.stack(known) if known else among[:0]
+            with one_thread():
+                rows = choose(
+                    gates, torch.ones(len(gates)), among, number, seed, predictor.facts, self.source
+                )
+            by = self.source.identity.device
+            return rows, f"the first {FIRST} networks are chosen by what matters on {by}"
+        gates, values = samples(self.records, self.metric)
+        predictor.require_fittable(gates, values)
         with one_thread():
-            rows = choose(gates, torch.ones(len(gates)), among, number, seed, predictor.facts, source)
-        return rows, f"the first {FIRST} networks are chosen by what matters on {source.identity.device}"
-    gates, values = samples(records, metric)
-    predictor.require_fittable(gates, values)
-    with one_thread():
-        rows = choose(gates, values, among, number, seed, predictor.facts)
-    return rows, "networks are now chosen by what they tell of all others"
+            rows = choose(gates, values, among, number, seed, predictor.facts)
+        return rows, "networks are now chosen by what they tell of all others"
 
 
 def _say_once(context: Context, text: str) -> None:
