@@ -55,7 +55,9 @@ def test_methods_that_cannot_be_are_refused_before_anything_is_done(tiny, ehdnas
 
 
 def test_a_few_hundred_images_are_warned_of_with_the_figure(project, ehdnas):
-    (project / "ehdnas.toml").write_text("channels = 4\ncells = 3\nsamples = 60\nbatch_size = 32\n")
+    (project / "ehdnas.toml").write_text(
+        "channels = 4\ncells = 3\nsamples = 60\nbatch_size = 32\nfinalists = 1\n"
+    )
     rng = np.random.default_rng(0)
     for name in ("cats", "dogs"):
         (project / "photos" / name).mkdir(parents=True)

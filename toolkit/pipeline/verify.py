@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ehdnas.core.errors import NotCompiledError, UsageError
 from ehdnas.core.graph import layer_table
 from ehdnas.core.layers import LayerTable
 from ehdnas.core.measurement import Measurement
+from ehdnas.pipeline import steady
 from ehdnas.pipeline.candidates import target_of
 from ehdnas.pipeline.conditions import TABLE
 from ehdnas.pipeline.context import Context
@@ -21,16 +23,13 @@ from ehdnas.profilers.base import TableProfiler
 from ehdnas.profilers.board.profiler import BoardProfiler
 from ehdnas.workspace import Run
 
-_ALIKE = 0.02  # two measurements of a network on a device that nothing disturbs differ by about 1 %
-_TIMES = 3  # that a file is measured where they differ by more
-
 
 def verify(context: Context, run: Run) -> dict[str, Any]:
     """Measure the run's exported file, or simulate its network, on each device, and judge it by the budgets.
 
     On a real device the file's outputs, too, are compared with those it gives here. A figure there that is
     far from what the search measured of the network, either way, was disturbed or the search's was: the file
-    is then measured three times in all, and the middle one is what the budget is judged by.
+    is then measured until three figures agree, whichever they are, and the middle one of these is judged.
 
     Raises:
         UsageError: nothing was exported that a device can run, or the run has no budget for a device.
@@ -53,7 +52,9 @@ def verify(context: Context, run: Run) -> dict[str, Any]:
     measurements: list[dict[str, Any]] = []
     for one, budgets in asked:
         meter = open_meter(one)
-        measured = _measured_well(one, run, meter, budgets)
+        metric = budgets[0]["metric"]
+        before = _in_search(one, run, metric)
+        measured = steady.measured(partial(_measure, one, run, meter), metric, before, one.reporter)
         figures += [_figure(one, budget, measured) for budget in budgets]
         measurements.append({
             "device": one.device.name,
@@ -116,22 +117,6 @@ def _compare(context: Context, run: Run, meter: Meter) -> dict[str, Any] | None:
     if not isinstance(profiler, BoardProfiler) or not profiler.gives_outputs:
         return None
     return compare_on_device(context, profiler, _file_for(context, run))
-
-
-def _measured_well(context: Context, run: Run, meter: Meter, budgets: list[dict[str, Any]]) -> Measurement:
-    """Measure once or, where that is not alike what the search measured, a few times for the middle one."""
-    first = _measure(context, run, meter)
-    metric = budgets[0]["metric"]
-    before = _in_search(context, run, metric)
-    if before is None or abs(first.metric(metric) / before - 1) <= _ALIKE:
-        return first
-    said = f"{metric} {first.metric(metric):.4g}, where the search measured {before:.4g}"
-    context.reporter.say(f"verify: {said}; measuring it again")
-    taken = [first, *(_measure(context, run, meter) for _ in range(_TIMES - 1))]
-    values = ", ".join(f"{one.metric(metric):.4g}" for one in taken)
-    middle = sorted(taken, key=lambda one: one.metric(metric))[_TIMES // 2]
-    said = f"the search measured {before:.4g}, so it was measured {_TIMES} times: {values}"
-    return middle.model_copy(update={"flags": [*middle.flags, said]})
 
 
 def _in_search(context: Context, run: Run, metric: str) -> float | None:
