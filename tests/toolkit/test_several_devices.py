@@ -18,6 +18,7 @@ from ehdnas.pipeline.finalists import Finals, Judge
 from ehdnas.pipeline.profile import Profile, open_meter
 from ehdnas.pipeline.reporter import Silent
 from ehdnas.search.checkpoint import load_checkpoint
+from ehdnas.search.selection import closeness
 from ehdnas.settings import Settings
 from ehdnas.workspace import Workspace, find_workspace
 
@@ -290,6 +291,21 @@ def test_after_one_meets_the_budget_only_more_accurate_ones_are_measured(two):
     assert all(one.accuracy > floor for one in finals.measured[best + 1 :])
     assert finals.best.accuracy == max(one.accuracy for one in finals.measured if one.meets)
     assert all(-math.log(1.05) <= one.violation <= 0 for one in finals.measured)  # simulated, so known before
+
+
+@pytest.mark.parametrize(
+    ("share", "spread", "close"),
+    [(0.97, 0.0, True), (0.955, 0.03, True), (0.99, 0.02, False), (0.945, 0.03, False), (0.945, 0.0, False)],
+)
+def test_a_finalist_is_close_if_it_reads_so_and_will_meet_the_budget_again(project, share, spread, close):
+    class Read(DeviceBudget):
+        def figure(self, architecture):
+            return {"value": share * self.budget.bound, "spread": spread, "meets": True}
+
+    context = context_of(project, device="ehdnas-generic")
+    network = context.space.reference
+    finals = Finals(context, (unprofiled(Read, context, 2.0),), network)
+    assert (closeness(finals.keep(network).violation) == 0) == close
 
 
 @pytest.mark.slow

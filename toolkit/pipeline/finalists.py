@@ -14,6 +14,7 @@ from ehdnas.pipeline.constraints import Budgets, expected, fit_all, said
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.feasible import first_known
 from ehdnas.pipeline.scoring import SCORED, SCORED_ON, shared_accuracy
+from ehdnas.search.objective import CLOSE
 from ehdnas.search.selection import Candidate, Violations, apart, candidates, closeness, fitted
 from ehdnas.search.spaces.base import Architecture, Supernet
 
@@ -32,7 +33,8 @@ class Finalist:
     """A network that was measured.
 
     `figures` has one record a budget, as `DeviceBudget.figure` gives it. `violation` is by how much it breaks
-    the budget that binds, if it reads slower by its spread the next time.
+    the budget that binds, if it reads slower by its spread the next time; where it leaves too much of the
+    budget as it reads now, a spread makes it no closer.
     """
 
     architecture: Architecture
@@ -210,10 +212,15 @@ class Finals:
     def _finalist(self, architecture: Architecture, accuracy: float | None) -> Finalist:
         figures = [one.figure(architecture) for one in self.budgets]
         violations = [
-            budget.budget.violation(figure["value"]) + math.log1p(min(figure["spread"], _MOST_SPREAD))
+            _violation(budget.budget.violation(figure["value"]), figure["spread"])
             for budget, figure in zip(self.budgets, figures, strict=True)
         ]
         return Finalist(architecture, accuracy, figures, max(violations))
+
+
+def _violation(read: float, spread: float) -> float:
+    """Return what a violation that was read counts as, on a device whose figures have such a spread."""
+    return read if read < -CLOSE else read + math.log1p(min(spread, _MOST_SPREAD))
 
 
 def _unlike(ranked: Sequence[Candidate], given: Sequence[Architecture]) -> list[Candidate]:
