@@ -23,6 +23,7 @@ _SAME = 1e-6  # of two logarithms of values that are one
 _FAR = 1e3  # where there is no telling farther from far
 _APART = 6  # choices of an architecture; in the DARTS space an edge that is moved changes two
 _AT_ONCE = 256  # images that a network is scored on
+_WALKS = 16  # at most, from what was drawn, where the first ones do not end close under the budget
 _CLIMBS = 4  # walks among networks as close to the budget, from the likeliest of them
 
 Violations = Callable[[list[Architecture]], Tensor]
@@ -57,7 +58,7 @@ def candidates(
     space: Space, logits: Tensor, violations: Violations | None, seed: int,
     measured: Mapping[Architecture, float] = MappingProxyType({}), starts: Sequence[Architecture] = (),
 ) -> list[Candidate]:  # fmt: skip
-    """Return distinct draws, the mode and walks from there to close under the budget, best first.
+    """Return distinct draws, the mode and walks from these to close under the budget, best first.
 
     Those that meet the budget come first: the closest to it, and of equally close ones the likeliest. What
     the distribution thinks likeliest may be far faster than was asked. Draws from the distribution are joined
@@ -72,13 +73,14 @@ def candidates(
     generator = torch.Generator().manual_seed(step_seed(seed, "candidates"))
     ground = _Ground(space, logits.detach(), violations, measured)
     drawn = list(map(space.decode, space.relax_many(ground.logits, _DRAWS, generator)))
-    (mode, *_) = ground.look([space.most_likely(ground.logits), *drawn])
+    mode, *others = ground.look([space.most_likely(ground.logits), *drawn])
     if violations is not None:
         first = space.relax_many(space.initial_logits(), _DRAWS, generator)
         ground.look([*starts, *map(space.decode, first)])
         for one in dict.fromkeys((mode, ground.ranked[0])):
             _walk(ground, one)
         _cross(ground)
+        _seek(ground, others)
         for one in ground.ranked[:_CLIMBS]:
             _climb(ground, one)
     return ground.ranked
@@ -263,6 +265,20 @@ def _cross(ground: _Ground) -> None:
         if not towards:
             return
         here = max(ground.look(towards), key=lambda one: (-nearer(one.architecture), one.log_prob))
+
+
+def _seek(ground: _Ground, starts: Sequence[Candidate]) -> None:
+    """Walk from one after another, until something is close under the budget.
+
+    Where a metric takes few values, a walk ends at one of them, and where depends on where it began. What
+    nothing breaks is no budget that walks could come close to.
+    """
+    if not any(one.violation > 0 for one in ground.ranked):
+        return
+    for one in starts[:_WALKS]:
+        if ground.ranked[0].distance == 0:
+            return
+        _walk(ground, one)
 
 
 def _differing(one: Architecture, other: Architecture) -> int:

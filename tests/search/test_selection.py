@@ -115,6 +115,24 @@ def test_where_a_metric_takes_few_values_the_nearest_under_the_budget_is_found(n
         assert ranked[0].log_prob >= ranked[15].log_prob
 
 
+def test_where_the_first_walks_end_far_under_the_budget_others_are_tried(monkeypatch):
+    """As on a pipeline: where values are few, it is chance which of them a walk ends at."""
+    space = SPACES["darts"]
+
+    def violations(networks):
+        """Too slow but for eight of choice 6, and then close under the budget only without 1 and 5."""
+        choices = torch.tensor([one.choices for one in networks])
+        sixes, others = (choices == 6).sum(dim=1), ((choices == 1) | (choices == 5)).sum(dim=1)
+        met = torch.where(others == 0, -0.01, -1.0)
+        return torch.where(sixes < 8, 0.1 * (8 - sixes), met).double()
+
+    found = {}
+    for walks in (0, 16):
+        monkeypatch.setattr("ehdnas.search.selection._WALKS", walks)
+        found[walks] = candidates(space, decided(space), violations, seed=0)[0].violation
+    assert found == {0: -1.0, 16: pytest.approx(-0.01)}
+
+
 def _all_connected(space):
     every = torch.cartesian_prod(*[torch.arange(space.choices)] * space.slots)
     return [one for one in map(_architecture, every.tolist()) if space.is_valid(one)]

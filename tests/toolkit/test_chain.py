@@ -89,7 +89,7 @@ def test_a_tight_budget_is_looked_for_beyond_what_was_sampled(project, ehdnas):
 
 
 def test_profiling_stops_when_its_time_is_up(tiny, ehdnas):
-    flags = ["--device", "ehdnas-generic", "--samples", 1_000_000, "--minutes", 0.02]
+    flags = ["--device", "ehdnas-generic", "--samples", 1_000_000, "--minutes", 0.002]
     result = ehdnas("profile", *flags)
     assert result.code == 0
     assert "time is up after" in result.err

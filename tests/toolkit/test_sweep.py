@@ -67,11 +67,10 @@ def test_a_sweep_finds_what_single_searches_find_and_does_nothing_twice(tiny, eh
     ]  # fmt: skip
     assert "the nearest found has" in rows[2]["why"]
     for row in rows[:2]:
-        alone = ehdnas("search", "--budget", "0.9x", "--seed", row["seed"], "--finalists", 1, "--json")
-        found = json.loads(alone.out)
-        assert found["genotype"] == row["genotype"]
-        assert found["chosen"]["figures"] == row["figures"]
         assert find_workspace().run(row["run"], "").genotype == row["genotype"]
+    alone = ehdnas("search", "--budget", "0.9x", "--seed", 1, "--finalists", 1, "--json")
+    found = json.loads(alone.out)
+    assert (found["genotype"], found["chosen"]["figures"]) == (rows[1]["genotype"], rows[1]["figures"])
     again = ehdnas("sweep", *flags, "--workers", 2, "--resume", "--json")
     assert json.loads(again.out)["searches"] == rows and "to do" not in again.err
     other = ehdnas("sweep", *flags, "--workers", 2, "--resume", "--cells", 4)
