@@ -3,12 +3,12 @@
     python bench/mixed_step.py [--batch 64] [--channels 16] [--cells 8] [--singles 5] [--mixed 3]
 
 A step is a whole one, weights and then architecture, without a budget. The mixture is also taken as DARTS'
-authors publish it, whose architecture step computes the gradients of the weights too, and leaves them; ours
-does not, for any relaxation. All sides take the same images in one
-process, in turn: a few single steps, each of another sampled path, around each mixed one. How much memory a
-step takes is measured in a fresh process for each side: its peak beyond what the process held before its
-first step. Then single steps at several numbers of cells and of images, with a line fitted to their medians,
-each of as many steps.
+authors publish it: their architecture step computes the gradients of the weights too, and leaves them, and
+their tensors lie in torch's default layout; ours are channels-last, and weights get no gradients there, for
+any relaxation. All sides take the same images in one process, in turn: a few single steps, each of another
+sampled path, around each mixed one. How much memory a step takes is measured in a fresh process for each
+side: its peak beyond what the process held before its first step. Then single steps at several numbers of
+cells and of images, with a line fitted to their medians, each of as many steps.
 
 Where other work runs at the same time the wall clock says little: `--clock cpu` counts the seconds of all
 threads of this process instead.
@@ -37,11 +37,13 @@ from torch import Tensor
 
 from ehdnas.core.images import Split
 from ehdnas.search.augment import Augmentation
+from ehdnas.search.compute import CPU, Compute
 from ehdnas.search.recipes import recipe_for
 from ehdnas.search.searcher import Batch, Searcher, SearchTask
 from ehdnas.search.spaces.base import NetworkShape, find_space
 
 KINDS = ("single", "mixed", "published", "partial")
+PUBLISHED = Compute(torch.device("cpu"), memory_format=torch.contiguous_format)
 CELLS, IMAGES = (4, 8, 12, 16, 20), (16, 32, 64, 96, 128)
 
 
@@ -69,9 +71,11 @@ class Side:
         recipe = recipe_for("cifar10").model_copy(update={"relaxation": relaxation})
         shape = NetworkShape(channels, cells, (3, 32, 32), 10)
         with TemporaryDirectory() as folder:
+            compute = PUBLISHED if kind == "published" else CPU
             task = SearchTask(
-                find_space("darts"), shape, split, split, augmentation, recipe, [None], 0, 1e9, {}
-            )
+                find_space("darts"), shape, split, split, augmentation, recipe, [None], 0, 1e9, {},
+                compute=compute,
+            )  # fmt: skip
             maker = AsPublished if kind == "published" else Searcher
             self.searcher = maker(task, Path(folder) / "checkpoint")
         images = augmentation.evaluate(torch.from_numpy(images))
