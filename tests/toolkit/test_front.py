@@ -49,6 +49,21 @@ def test_five_networks_none_dominated_each_a_run_to_go_on_with(tiny, ehdnas):
     assert json.loads(again.out) == found
 
 
+def test_what_does_not_join_the_front_is_not_looked_at_again(tiny, ehdnas, monkeypatch):
+    asked = []
+
+    def alike(judge, networks):
+        """All are as accurate, so that nothing joins the fastest, and each round looks at others."""
+        asked.extend(networks)
+        return [0.5] * len(networks)
+
+    monkeypatch.setattr("ehdnas.pipeline.front.Judge.accuracies", alike)
+    result = ehdnas("search", "--pareto", 3, "--search-epochs", 1)
+    assert result.code == 0 and "only 1 networks were found" in result.err
+    around = asked[-16:]
+    assert not set(around) & set(asked[:-16])
+
+
 @pytest.mark.slow
 def test_a_budget_is_over_all_networks_and_the_table_shows_them(tiny, ehdnas):
     result = ehdnas("search", "--pareto", 3, "--budget", "throughput >= 120000 fps")

@@ -118,12 +118,15 @@ def _points(pool: Finals) -> tuple[list[Point], list[Finalist]]:
 
 def _look_around(pool: Finals, judge: Judge, count: int) -> None:
     """Score and measure networks one decision from the front's, until it has so many or rounds are over."""
+    seen = {one.architecture for one in pool.measured}
     for _ in range(_ROUNDS):
         points, meeting = _points(pool)
         front = front_of(points)
         if len(front) >= count:
             return
-        around = _around(pool, [meeting[at].architecture for at in front], [points[at].cost for at in front])
+        costs = [points[at].cost for at in front]
+        around = _around(pool, [meeting[at].architecture for at in front], costs, seen)
+        seen.update(one for one, _ in around)
         accuracies = judge.accuracies([one for one, _ in around])
         rows = zip(around, accuracies, strict=True)
         hopeful = sorted(
@@ -139,11 +142,12 @@ def _look_around(pool: Finals, judge: Judge, count: int) -> None:
                 pool.keep(network, accuracy)
 
 
-def _around(pool: Finals, front: list[Architecture], costs: list[float]) -> list[tuple[Architecture, float]]:
-    """Return new neighbours of the front's networks with what they are predicted to cost, gaps first."""
+def _around(
+    pool: Finals, front: list[Architecture], costs: list[float], seen: set[Architecture]
+) -> list[tuple[Architecture, float]]:
+    """Return unseen neighbours of the front's networks with what they are predicted to cost, gaps first."""
     space, (budget,) = pool.context.space, pool.budgets
-    known = {one.architecture for one in pool.measured}
-    new = [one for of in front for one in space.neighbours(of) if one not in known]
+    new = [one for of in front for one in space.neighbours(of) if one not in seen]
     found = list(dict.fromkeys(new))
     if not found:
         return []
