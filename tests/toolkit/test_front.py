@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ehdnas.pipeline import front
 from ehdnas.workspace import find_workspace
 
 
@@ -50,18 +51,20 @@ def test_five_networks_none_dominated_each_a_run_to_go_on_with(tiny, ehdnas):
 
 
 def test_what_does_not_join_the_front_is_not_looked_at_again(tiny, ehdnas, monkeypatch):
-    asked = []
+    """Where all are as accurate nothing joins the fastest, and each round looks at others."""
+    looked, around = [], front._around
 
-    def alike(judge, networks):
-        """All are as accurate, so that nothing joins the fastest, and each round looks at others."""
-        asked.extend(networks)
-        return [0.5] * len(networks)
+    def noted(*arguments):
+        found = around(*arguments)
+        looked.append([network for network, _ in found])
+        return found
 
-    monkeypatch.setattr("ehdnas.pipeline.front.Judge.accuracies", alike)
+    monkeypatch.setattr(front, "_around", noted)
+    monkeypatch.setattr(front.Judge, "accuracies", lambda judge, networks: [0.5] * len(networks))
     result = ehdnas("search", "--pareto", 3, "--search-epochs", 1)
     assert result.code == 0 and "only 1 networks were found" in result.err
-    around = asked[-16:]
-    assert not set(around) & set(asked[:-16])
+    every = [network for networks in looked for network in networks]
+    assert len(looked) > 1 and len(set(every)) == len(every) > 16
 
 
 @pytest.mark.slow
