@@ -62,7 +62,7 @@ def test_what_does_not_join_the_front_is_not_looked_at_again(tiny, ehdnas, monke
     monkeypatch.setattr(front, "_around", noted)
     monkeypatch.setattr(front.Judge, "accuracies", lambda judge, networks: [0.5] * len(networks))
     result = ehdnas("search", "--pareto", 3, "--search-epochs", 1)
-    assert result.code == 0 and "only 1 networks were found" in result.err
+    assert result.code == 0 and "1 of 3 networks were found" in result.err
     every = [network for networks in looked for network in networks]
     assert len(looked) > 1 and len(set(every)) == len(every) > 16
 

@@ -65,7 +65,8 @@ def search_front(context: Context, run: Run, budget: DeviceBudget, resume: bool)
     kept = [meeting[at] for at in spread(points, costs, count)]
     if len(kept) < count:
         context.reporter.warn(
-            f"search: only {len(kept)} networks were found of which none is better than another in everything"
+            f"search: {len(kept)} of {count} networks were found of which none is better than another in "
+            "everything; more --search-epochs may find others"
         )
     # The last distribution has the budget that is over all, and what it found is the last that is kept.
     last = result.distributions[-1]
