@@ -45,16 +45,16 @@ def test_what_was_tried_is_not_tried_again(tiny, ehdnas, monkeypatch):
     from ehdnas.pipeline import trials
 
     trained = []
-    train = trials._Tried._train
+    train = trials.Trials._train
 
-    def one(self, genotype, epochs):
+    def one(self, genotype, epochs, show):
         if len(trained) == 2:
             raise KeyboardInterrupt
         trained.append(genotype)
-        return train(self, genotype, epochs)
+        return train(self, genotype, epochs, show)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trials._Tried, "_train", one)
+        patch.setattr(trials.Trials, "_train", one)
         assert ehdnas("search", "--budget", "1x", "--finalists", 3).code == 130
     run = find_workspace().latest()
     kept = json.loads((run.folder / "trials.json").read_text())

@@ -6,25 +6,21 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from ehdnas.core.budget import Budget
 from ehdnas.core.budgets import parse_budgets
 from ehdnas.core.errors import UsageError
 from ehdnas.pipeline.constraints import DeviceBudget, fit_all
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.feasible import closest
-from ehdnas.pipeline.finalists import MEASURED, Finalist, Finals, Judge
+from ehdnas.pipeline.finalists import Finalist, Finals, Judge
+from ehdnas.pipeline.front_candidates import FrontCandidates
 from ehdnas.pipeline.outcome import about, gains_of, keep, say_signs
 from ehdnas.pipeline.runs import run_settings
-from ehdnas.pipeline.scoring import SCORED
 from ehdnas.pipeline.supernet import learn
-from ehdnas.search.pareto import Point, front_of, spread
+from ehdnas.search.pareto import spread
 from ehdnas.search.searcher import SearchResult
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.workspace import Run
-
-_ROUNDS = 10  # of looking around the front while it has too few networks
 
 
 def require_front_possible(context: Context) -> None:
@@ -46,8 +42,8 @@ def require_front_possible(context: Context) -> None:
 def search_front(context: Context, run: Run, budget: DeviceBudget, resume: bool) -> None:
     """Search for as many networks as the setting `pareto` says, from the fastest to those just in budget.
 
-    Each distribution has a budget of its own, and all share one supernet, so that it takes little longer than
-    one search. Every network that is kept is a run of its own: that of this run, with its number.
+    Each distribution has a budget of its own, and all share one supernet, so that to learn them takes little
+    longer than to learn one. Every network that is kept is a run of its own: of this run, with its number.
     """
     count = context.settings.pareto
     assert count is not None
@@ -55,14 +51,12 @@ def search_front(context: Context, run: Run, budget: DeviceBudget, resume: bool)
     bounds = [_bound(budget, violation * (1 - step / count)) for step in range(1, count + 1)]
     result = learn(context, run, [(one,) for one in bounds], resume)
     judge = Judge(context, result.supernet)
-    pool = _hold_all(budget, bounds, quickest, result, judge)
-    for one in (quickest, context.space.reference):
-        if context.space.allows(one) and fit_all((budget,), one):
-            pool.keep(one, judge.accuracies([one])[0])
-    _look_around(pool, judge, count)
-    points, meeting = _points(pool)
+    pool, finalists = _hold_all(budget, bounds, quickest, result, judge)
+    candidates = FrontCandidates(context, run, pool, judge)
+    candidates.add(finalists)
     costs = [budget.budget.violation(one.budget.bound) for one in bounds]
-    kept = [meeting[at] for at in spread(points, costs, count)]
+    candidates.fill(costs, count)
+    kept = spread(candidates.points, costs, count)
     if len(kept) < count:
         context.reporter.warn(
             f"search: {len(kept)} of {count} networks were found of which none is better than another in "
@@ -71,15 +65,14 @@ def search_front(context: Context, run: Run, budget: DeviceBudget, resume: bool)
     # The last distribution has the budget that is over all, and what it found is the last that is kept.
     last = result.distributions[-1]
     gains = gains_of(context, pool.budgets, last, result.supernet, result.history)
-    say_signs(context, kept[-1].architecture, result.history, gains)
+    say_signs(context, candidates.networks[kept[-1]].architecture, result.history, gains)
     predictors = [one.profiled.summary() for one in pool.budgets]
     told = {"predictors": predictors, "history": result.history}
-    own = [_tightest(bounds, one) for one in kept]
-    rows = [
-        _keep_one(context, run, number, one, bound, told)
-        for number, (one, bound) in enumerate(zip(kept, own, strict=True), 1)
-    ]
-    run.write("search", {"front": rows, **about(context, (budget,)), **told})
+    rows = []
+    for number, at in enumerate(kept, 1):
+        found, rivals = candidates.networks[at], candidates.rows(candidates.points[at].cost)
+        rows.append(_keep_one(context, run, number, found, _tightest(bounds, found), {**rivals, **told}))
+    run.write("search", {"front": rows, **candidates.rows(), **about(context, (budget,)), **told})
 
 
 def _bound(budget: DeviceBudget, violation: float) -> DeviceBudget:
@@ -94,73 +87,26 @@ def _bound(budget: DeviceBudget, violation: float) -> DeviceBudget:
 def _hold_all(
     budget: DeviceBudget, bounds: list[DeviceBudget], quickest: Architecture, result: SearchResult,
     judge: Judge,
-) -> Finals:  # fmt: skip
-    """Return what was measured for all the distributions, judged by the budget that is over all."""
+) -> tuple[Finals, list[Finalist]]:  # fmt: skip
+    """Return what was measured for all the distributions, and what of it is to be compared.
+
+    That is the best for each budget where they are tried, else all. All is judged by the budget over all.
+    """
     context, profiled = budget.context, budget.profiled
-    pool = Finals(context, (budget,), quickest)
+    wanted = context.settings.finalists
+    pool, best = Finals(context, (budget,), quickest), {quickest, context.space.reference}
     for bound, logits in zip(bounds, result.distributions, strict=True):
-        finals = Finals(context, (replace(bound, profiled=profiled),), quickest)
+        finals = Finals(context, (replace(bound, profiled=profiled),), quickest, wanted=wanted)
         finals.hold(logits, judge)
         profiled = finals.budgets[0].profiled  # it may have been fitted again
         for one in finals.measured:
             pool.keep(one.architecture, one.accuracy)
+        best.update(one.architecture for one in (finals.finalists if wanted > 1 else finals.measured))
+    for network in (quickest, context.space.reference):
+        if context.space.allows(network) and fit_all((budget,), network):
+            pool.keep(network, judge.accuracies([network])[0])
     pool.budgets = (replace(budget, profiled=profiled),)
-    return pool
-
-
-def _points(pool: Finals) -> tuple[list[Point], list[Finalist]]:
-    """Return the measured networks that meet the budget, each once, with what they cost and give."""
-    meeting = list({one.architecture: one for one in pool.measured if one.meets}.values())
-    (budget,) = pool.budgets
-    values = [one.figures[0]["value"] for one in meeting]
-    costs = [budget.budget.violation(value) for value in values]
-    return [Point(cost, one.accuracy or 0.0) for cost, one in zip(costs, meeting, strict=True)], meeting
-
-
-def _look_around(pool: Finals, judge: Judge, count: int) -> None:
-    """Score and measure networks one decision from the front's, until it has so many or rounds are over."""
-    seen = {one.architecture for one in pool.measured}
-    for _ in range(_ROUNDS):
-        points, meeting = _points(pool)
-        front = front_of(points)
-        if len(front) >= count:
-            return
-        costs = [points[at].cost for at in front]
-        around = _around(pool, [meeting[at].architecture for at in front], costs, seen)
-        seen.update(one for one, _ in around)
-        accuracies = judge.accuracies([one for one, _ in around])
-        rows = zip(around, accuracies, strict=True)
-        hopeful = sorted(
-            (
-                (accuracy, network)
-                for (network, cost), accuracy in rows
-                if _would_join([points[at] for at in front], Point(cost, accuracy))
-            ),
-            key=lambda one: -one[0],
-        )
-        for accuracy, network in hopeful[:MEASURED]:
-            if fit_all(pool.budgets, network):
-                pool.keep(network, accuracy)
-
-
-def _around(
-    pool: Finals, front: list[Architecture], costs: list[float], seen: set[Architecture]
-) -> list[tuple[Architecture, float]]:
-    """Return unseen neighbours of the front's networks with what they are predicted to cost, gaps first."""
-    space, (budget,) = pool.context.space, pool.budgets
-    new = [one for of in front for one in space.neighbours(of) if one not in seen]
-    found = list(dict.fromkeys(new))
-    if not found:
-        return []
-    with torch.no_grad():
-        predicted = budget.profiled.predictor(space.encode_all(found)).tolist()
-    pairs = [(one, budget.budget.violation(value)) for one, value in zip(found, predicted, strict=True)]
-    within = [pair for pair in pairs if pair[1] <= 0]
-    return sorted(within, key=lambda pair: -min(abs(pair[1] - cost) for cost in costs))[:SCORED]
-
-
-def _would_join(front: list[Point], point: Point) -> bool:
-    return all(point.cost < one.cost or point.accuracy > one.accuracy for one in front)
+    return pool, [one for one in pool.measured if one.architecture in best]
 
 
 def _tightest(bounds: list[DeviceBudget], found: Finalist) -> DeviceBudget:
@@ -176,6 +122,7 @@ def _keep_one(
     own = context.having(pareto=None, budget=str(bound.budget))
     part = context.workspace.part_of(run, number, run_settings(own))
     found = replace(found, figures=[bound.figure(found.architecture)])
+    keep(context, part, (bound,), found, told)
     row = found.row(context)
-    keep(context, part, (bound,), found, {"candidates": [row], **told})
-    return {"run": part.name, **row, "budget": bound.as_json()}
+    trials = [one for one in told["trials"] if one["genotype"] == row["genotype"]]
+    return {"run": part.name, **row, "trial": trials[-1] if trials else None, "budget": bound.as_json()}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from ehdnas.core.files import write_json
@@ -12,11 +14,12 @@ from ehdnas.core.images.dataset import normalise
 from ehdnas.pipeline.context import Context
 from ehdnas.pipeline.finalists import Finalist
 from ehdnas.pipeline.following import call
+from ehdnas.pipeline.reporter import Reporter
 from ehdnas.pipeline.scoring import kept_accuracies
 from ehdnas.pipeline.tasks import trial_task
 from ehdnas.pipeline.trainee import of_genotype
 from ehdnas.search.halving import Trial, halved, rounds
-from ehdnas.search.loop import steps_per_epoch
+from ehdnas.search.loop import Progress, steps_per_epoch
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.search.trainer import Trainer, accuracy_of, logits_of
 from ehdnas.workspace import Run
@@ -51,10 +54,8 @@ def winner(
         f"search: {len(finalists)} networks meet the budget about alike; training each from scratch for "
         f"{epochs} epochs{then}, to tell which is best"
     )
-    trials = halved([one.architecture for one in finalists], epochs, _Tried(context, run), FACTOR)
-    for one in trials:
-        run.checkpoint(_stage(context.space.text(one.architecture), one.epochs)).unlink(missing_ok=True)
-    rows = [_row(context, one) for one in trials]
+    trials = halved([one.architecture for one in finalists], epochs, Trials(context, run), FACTOR)
+    rows = [trial_row(context, one) for one in trials]
     best = next(one for one in finalists if one.architecture == trials[-1].architecture)
     context.reporter.say(
         f"search: the best of them is right for {trials[-1].accuracy:.2%} of the held-out images after "
@@ -63,18 +64,14 @@ def winner(
     return best, rows
 
 
-def _row(context: Context, trial: Trial) -> dict[str, Any]:
+def trial_row(context: Context, trial: Trial) -> dict[str, Any]:
+    """Return a trial as JSON-able data, as a run keeps it."""
     genotype = context.space.text(trial.architecture)
     return {"genotype": genotype, "epochs": trial.epochs, "accuracy": trial.accuracy}
 
 
-def _stage(genotype: str, epochs: int) -> str:
-    """Return what a trial's checkpoint is called: genotypes of some spaces are no names of files."""
-    return f"trial-{sha256(f'{genotype} {epochs}'.encode()).hexdigest()[:12]}"
-
-
-class _Tried:
-    """Accuracies of networks trained for a few epochs, kept in the run's folder."""
+class Trials:
+    """Trains networks for a few epochs and gives their accuracies, which are kept in the run's folder."""
 
     def __init__(self, context: Context, run: Run) -> None:
         self._context, self._run = context, run
@@ -82,24 +79,36 @@ class _Tried:
         self._known = kept_accuracies(self._path)
 
     def __call__(self, architectures: Sequence[Architecture], epochs: int) -> list[float]:
-        return [self._accuracy(self._context.space.text(one), epochs) for one in architectures]
-
-    def _accuracy(self, genotype: str, epochs: int) -> float:
-        name = f"{genotype} {epochs}"
-        if name not in self._known:
-            self._known[name] = self._train(genotype, epochs)
+        """Return the accuracy of each, a share of 1, after so many epochs; none is tried twice."""
+        genotypes = [self._context.space.text(one) for one in architectures]
+        names = {genotype: f"{genotype} {epochs}" for genotype in genotypes}
+        left = [genotype for genotype, name in names.items() if name not in self._known]
+        for number, genotype in enumerate(left):
+            show = partial(_show, self._context.reporter, number, len(left))
+            self._known[names[genotype]] = self._train(genotype, epochs, show)
             write_json(self._path, self._known)
-        return self._known[name]
+            self._checkpoint(genotype, epochs).unlink(missing_ok=True)
+        return [self._known[names[genotype]] for genotype in genotypes]
 
-    def _train(self, genotype: str, epochs: int) -> float:
+    def _train(self, genotype: str, epochs: int, show: Progress) -> float:
         """Train a network for so many epochs, from where an earlier process left off; return its accuracy."""
         context, trainee = self._context, of_genotype(self._context, genotype)
         task = trial_task(context, trainee, epochs, context.identity(trial=genotype, epochs=epochs))
-        trainer = Trainer(task, self._run.checkpoint(_stage(genotype, epochs)))
+        trainer = Trainer(task, self._checkpoint(genotype, epochs))
         call(context, "trial", True, trainee, epochs)
         trainer.resume()
-        trainer.run(context.reporter.progress)
+        trainer.run(show)
         _, held_out = context.dataset.halves(context.settings.seed)
         images = normalise(held_out.images, context.dataset.mean, context.dataset.std)
         logits = logits_of(trainer.network, images, compute=context.compute)
         return accuracy_of(logits, held_out.labels)
+
+    def _checkpoint(self, genotype: str, epochs: int) -> Path:
+        """Return where a trial's checkpoint is: genotypes of some spaces are no names of files."""
+        name = sha256(f"{genotype} {epochs}".encode()).hexdigest()[:12]
+        return self._run.checkpoint(f"trial-{name}")
+
+
+def _show(reporter: Reporter, number: int, count: int, done: int, total: int, text: str) -> None:
+    """Show how far `count` trainings of `total` steps are, in that of a number from 0."""
+    reporter.progress(number * total + done, count * total, f"trial {number + 1} of {count}, {text}")
