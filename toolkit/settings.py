@@ -87,7 +87,7 @@ class Settings(BaseModel):
     search_epochs: int | None = Field(None, ge=1, description="epochs of the search")
     train_epochs: int | None = Field(None, ge=1, description="epochs of the final training")
     finalists: int = Field(
-        5, ge=1, le=64, description="networks of each budget tried at the end by training them; 1: none"
+        5, ge=1, le=64, description="networks tried at the search's end by training them; 1: none is"
     )
     trial_epochs: int | None = Field(None, ge=1, description="epochs of the first round of those trainings")
     batch_size: int | None = Field(None, ge=1, description="images a step, in search and training")

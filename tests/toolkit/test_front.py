@@ -1,11 +1,11 @@
 """`search --pareto N`: as many networks, none dominated, each a run of its own."""
 
 import json
-import re
 
 import pytest
 
-from ehdnas.pipeline import front, front_candidates
+from ehdnas.pipeline import finalists
+from ehdnas.pipeline.front_candidates import FrontCandidates
 from ehdnas.pipeline.scoring import SCORED
 from ehdnas.workspace import find_workspace
 
@@ -22,7 +22,7 @@ def assert_none_dominated(points):
 
 
 def test_five_networks_none_dominated_each_a_run_to_go_on_with(tiny, ehdnas):
-    result = ehdnas("search", "--pareto", 5, "--finalists", 1, "--json")
+    result = ehdnas("search", "--pareto", 5, "--json")
     assert result.code == 0, result.err
     found = json.loads(result.out)
     points = points_of(found)
@@ -40,7 +40,6 @@ def test_five_networks_none_dominated_each_a_run_to_go_on_with(tiny, ehdnas):
         (own,) = part.read("search")["budgets"]
         assert row["figures"][0]["value"] <= own["bound"] <= budget["bound"]
         assert part.read("run")["settings"]["pareto"] is None
-        assert row["trial"] is None and part.read("search")["trials"] == []
     unsaid = ehdnas("train")
     assert unsaid.code == 2 and f"--run {run.name}-1 to {run.name}-5" in unsaid.err
     name = f"{run.name}-2"
@@ -53,44 +52,35 @@ def test_five_networks_none_dominated_each_a_run_to_go_on_with(tiny, ehdnas):
     assert json.loads(again.out) == found
 
 
-def test_a_front_is_one_of_networks_that_were_tried_alike(tiny, ehdnas):
-    result = ehdnas("search", "--pareto", 2, "--json")
-    assert result.code == 0, result.err
-    found = json.loads(result.out)
-    trials = {one["genotype"]: one["accuracy"] for one in found["trials"]}
-    tried = [(one["figures"][0]["value"], trials[one["genotype"]]) for one in found["candidates"]]
-    front = [(row["figures"][0]["value"], row["trial"]["accuracy"]) for row in found["front"]]
-    assert len(tried) == len(trials) >= 4 and {one["epochs"] for one in found["trials"]} == {1}
-    assert 1 <= len(front) <= 2 and set(front) <= set(tried)
-    for value, accuracy in front:  # none of all that were tried is better in one and no worse in the other
-        assert accuracy == max(other for cost, other in tried if cost <= value)
-        assert value == min(cost for cost, other in tried if other >= accuracy)
-    workspace = find_workspace()
-    for row in found["front"]:
-        kept = workspace.run(row["run"], "").read("search")
-        assert row["trial"] in kept["trials"] and row["genotype"] == kept["genotype"]
-        rivals = [one["figures"][0]["value"] for one in kept["candidates"]]
-        assert max(rivals) == row["figures"][0]["value"] and len(kept["trials"]) == len(rivals)
-    said = re.findall(r"search: training (\d+) networks from scratch for 1 epochs each", result.err)
-    assert sum(map(int, said)) == len(trials)
+def test_what_does_not_join_the_front_is_not_looked_at_again(tiny, ehdnas, monkeypatch):
+    """Where all are as accurate nothing joins the fastest, and each round looks at others."""
+    looked, around = [], FrontCandidates._around
 
+    def noted(self, stretch):
+        looked.append(around(self, stretch))
+        return looked[-1]
 
-def test_where_nothing_is_more_accurate_new_neighbours_are_looked_at_each_round(tiny, ehdnas, monkeypatch):
-    """Where all are as accurate nothing joins the fastest, and no network is looked at twice."""
-    looked, scored = [], front_candidates.FrontCandidates._around
-
-    def noted(self, segment, seen):
-        before = set(seen)
-        found = scored(self, segment, seen)
-        looked.append(seen - before)
-        return found
-
-    monkeypatch.setattr(front_candidates.FrontCandidates, "_around", noted)
-    monkeypatch.setattr(front.Judge, "accuracies", lambda judge, networks: [0.5] * len(networks))
-    result = ehdnas("search", "--pareto", 3, "--search-epochs", 1, "--finalists", 1)
+    monkeypatch.setattr(FrontCandidates, "_around", noted)
+    monkeypatch.setattr(finalists, "shared_accuracy", lambda *arguments: lambda network: 0.5)
+    result = ehdnas("search", "--pareto", 3, "--search-epochs", 1)
     assert result.code == 0 and "1 of 3 networks were found" in result.err
-    assert len([networks for networks in looked if networks]) > 2
-    assert sum(map(len, looked)) > 2 * SCORED
+    every = [network for networks in looked for network in networks]
+    assert len(looked) == 20 and len(set(every)) == len(every) > 10 * SCORED
+
+
+def test_a_budget_without_a_network_of_its_own_is_looked_into(tiny, ehdnas, monkeypatch):
+    """Accuracies that a search of one epoch knows nothing of: the front is still spread over the range."""
+
+    def accuracy(network):
+        return 0.5 + 0.01 * sum(choice in (5, 6) for choice in network.choices)
+
+    monkeypatch.setattr(finalists, "shared_accuracy", lambda *arguments: accuracy)
+    result = ehdnas("search", "--pareto", 4, "--search-epochs", 1, "--json")
+    assert result.code == 0, result.err
+    rows = json.loads(result.out)["front"]
+    bounds = [row["budget"]["bound"] for row in rows]
+    assert len(set(bounds)) == len(bounds) == 4
+    assert_none_dominated([(row["figures"][0]["value"], row["supernet_accuracy"]) for row in rows])
 
 
 @pytest.mark.slow
@@ -110,6 +100,8 @@ def test_a_budget_is_over_all_networks_and_the_table_shows_them(tiny, ehdnas):
 def test_a_front_that_was_interrupted_ends_as_if_it_were_not(tiny, ehdnas, monkeypatch):
     from ehdnas.search.searcher import Searcher
 
+    with (tiny / "ehdnas.toml").open("a") as settings:
+        settings.write("checkpoint_s = 0\n")
     whole = json.loads(ehdnas("search", "--pareto", 3, "--json").out)
     step, done = Searcher.weight_step, []
 

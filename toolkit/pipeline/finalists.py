@@ -245,6 +245,9 @@ class Judge:
     Args:
         most: images that they are judged on; fewer where there are no more.
         doing: what is shown while it takes them.
+
+    Attributes:
+        known: the accuracies taken so far, shares of 1.
     """
 
     def __init__(
@@ -252,12 +255,12 @@ class Judge:
     ) -> None:
         self._context, self._doing = context, doing
         self._taken = shared_accuracy(context, supernet, most)
-        self._known: dict[Architecture, float] = {}
+        self.known: dict[Architecture, float] = {}
 
     def accuracies(self, architectures: list[Architecture]) -> list[float]:
         """Return the accuracies of architectures, of those that were not asked about before taken now."""
         for number, one in enumerate(architectures, 1):
-            if one not in self._known:
-                self._known[one] = self._taken(one)
+            if one not in self.known:
+                self.known[one] = self._taken(one)
             self._context.reporter.progress(number, len(architectures), self._doing)
-        return [self._known[one] for one in architectures]
+        return [self.known[one] for one in architectures]

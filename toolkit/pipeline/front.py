@@ -17,7 +17,6 @@ from ehdnas.pipeline.front_candidates import FrontCandidates
 from ehdnas.pipeline.outcome import about, gains_of, keep, say_signs
 from ehdnas.pipeline.runs import run_settings
 from ehdnas.pipeline.supernet import learn
-from ehdnas.search.pareto import spread
 from ehdnas.search.searcher import SearchResult
 from ehdnas.search.spaces.base import Architecture
 from ehdnas.workspace import Run
@@ -42,8 +41,8 @@ def require_front_possible(context: Context) -> None:
 def search_front(context: Context, run: Run, budget: DeviceBudget, resume: bool) -> None:
     """Search for as many networks as the setting `pareto` says, from the fastest to those just in budget.
 
-    Each distribution has a budget of its own, and all share one supernet, so that to learn them takes little
-    longer than to learn one. Every network that is kept is a run of its own: of this run, with its number.
+    Each distribution has a budget of its own, and all share one supernet, so that it takes little longer than
+    one search. Every network that is kept is a run of its own: that of this run, with its number.
     """
     count = context.settings.pareto
     assert count is not None
@@ -51,12 +50,13 @@ def search_front(context: Context, run: Run, budget: DeviceBudget, resume: bool)
     bounds = [_bound(budget, violation * (1 - step / count)) for step in range(1, count + 1)]
     result = learn(context, run, [(one,) for one in bounds], resume)
     judge = Judge(context, result.supernet)
-    pool, finalists = _hold_all(budget, bounds, quickest, result, judge)
-    candidates = FrontCandidates(context, run, pool, judge)
-    candidates.add(finalists)
-    costs = [budget.budget.violation(one.budget.bound) for one in bounds]
-    candidates.fill(costs, count)
-    kept = spread(candidates.points, costs, count)
+    pool = _hold_all(budget, bounds, quickest, result, judge)
+    for one in (quickest, context.space.reference):
+        if context.space.allows(one) and fit_all((budget,), one):
+            pool.keep(one, judge.accuracies([one])[0])
+    candidates = FrontCandidates(pool, judge, [one.budget for one in bounds])
+    candidates.fill(count)
+    kept = candidates.chosen(count)
     if len(kept) < count:
         context.reporter.warn(
             f"search: {len(kept)} of {count} networks were found of which none is better than another in "
@@ -65,14 +65,14 @@ def search_front(context: Context, run: Run, budget: DeviceBudget, resume: bool)
     # The last distribution has the budget that is over all, and what it found is the last that is kept.
     last = result.distributions[-1]
     gains = gains_of(context, pool.budgets, last, result.supernet, result.history)
-    say_signs(context, candidates.networks[kept[-1]].architecture, result.history, gains)
+    say_signs(context, kept[-1].architecture, result.history, gains)
     predictors = [one.profiled.summary() for one in pool.budgets]
     told = {"predictors": predictors, "history": result.history}
-    rows = []
-    for number, at in enumerate(kept, 1):
-        found, rivals = candidates.networks[at], candidates.rows(candidates.points[at].cost)
-        rows.append(_keep_one(context, run, number, found, _tightest(bounds, found), {**rivals, **told}))
-    run.write("search", {"front": rows, **candidates.rows(), **about(context, (budget,)), **told})
+    rows = [
+        _keep_one(context, run, number, one, _tightest(bounds, one), told)
+        for number, one in enumerate(kept, 1)
+    ]
+    run.write("search", {"front": rows, **about(context, (budget,)), **told})
 
 
 def _bound(budget: DeviceBudget, violation: float) -> DeviceBudget:
@@ -87,26 +87,18 @@ def _bound(budget: DeviceBudget, violation: float) -> DeviceBudget:
 def _hold_all(
     budget: DeviceBudget, bounds: list[DeviceBudget], quickest: Architecture, result: SearchResult,
     judge: Judge,
-) -> tuple[Finals, list[Finalist]]:  # fmt: skip
-    """Return what was measured for all the distributions, and what of it is to be compared.
-
-    That is the best for each budget where they are tried, else all. All is judged by the budget over all.
-    """
+) -> Finals:  # fmt: skip
+    """Return what was measured for all the distributions, judged by the budget that is over all."""
     context, profiled = budget.context, budget.profiled
-    wanted = context.settings.finalists
-    pool, best = Finals(context, (budget,), quickest), {quickest, context.space.reference}
+    pool = Finals(context, (budget,), quickest)
     for bound, logits in zip(bounds, result.distributions, strict=True):
-        finals = Finals(context, (replace(bound, profiled=profiled),), quickest, wanted=wanted)
+        finals = Finals(context, (replace(bound, profiled=profiled),), quickest)
         finals.hold(logits, judge)
         profiled = finals.budgets[0].profiled  # it may have been fitted again
         for one in finals.measured:
             pool.keep(one.architecture, one.accuracy)
-        best.update(one.architecture for one in (finals.finalists if wanted > 1 else finals.measured))
-    for network in (quickest, context.space.reference):
-        if context.space.allows(network) and fit_all((budget,), network):
-            pool.keep(network, judge.accuracies([network])[0])
     pool.budgets = (replace(budget, profiled=profiled),)
-    return pool, [one for one in pool.measured if one.architecture in best]
+    return pool
 
 
 def _tightest(bounds: list[DeviceBudget], found: Finalist) -> DeviceBudget:
@@ -122,7 +114,6 @@ def _keep_one(
     own = context.having(pareto=None, budget=str(bound.budget))
     part = context.workspace.part_of(run, number, run_settings(own))
     found = replace(found, figures=[bound.figure(found.architecture)])
-    keep(context, part, (bound,), found, told)
     row = found.row(context)
-    trials = [one for one in told["trials"] if one["genotype"] == row["genotype"]]
-    return {"run": part.name, **row, "trial": trials[-1] if trials else None, "budget": bound.as_json()}
+    keep(context, part, (bound,), found, {"candidates": [row], **told})
+    return {"run": part.name, **row, "budget": bound.as_json()}

@@ -67,12 +67,9 @@ def say_plan(context: Context, budgets: Budgets) -> None:
 def _trial_passes(context: Context) -> float:
     """Return how many passes the trials of the finalists take, at most: fewer may meet the budgets."""
     images, settings = len(context.dataset.train) // 2, context.settings
-    if settings.finalists < 2:
+    if settings.pareto is not None or settings.finalists < 2:
         return 0.0
-    if settings.pareto is None:
-        tried = rounds(settings.finalists, trial_epochs(context), FACTOR)
-    else:
-        tried = [(settings.pareto * settings.finalists, trial_epochs(context))]
+    tried = rounds(settings.finalists, trial_epochs(context), FACTOR)
     return sum(count * epochs for count, epochs in tried) * images / context.recipe.batch_size
 
 
