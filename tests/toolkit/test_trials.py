@@ -45,7 +45,7 @@ def test_what_was_tried_is_not_tried_again(tiny, ehdnas, monkeypatch):
     from ehdnas.pipeline import trials
 
     trained = []
-    train = trials.Trials._train
+    train = trials._Trials._train
 
     def one(self, genotype, epochs, show):
         if len(trained) == 2:
@@ -54,7 +54,7 @@ def test_what_was_tried_is_not_tried_again(tiny, ehdnas, monkeypatch):
         return train(self, genotype, epochs, show)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trials.Trials, "_train", one)
+        patch.setattr(trials._Trials, "_train", one)
         assert ehdnas("search", "--budget", "1x", "--finalists", 3).code == 130
     run = find_workspace().latest()
     kept = json.loads((run.folder / "trials.json").read_text())

@@ -54,8 +54,8 @@ def winner(
         f"search: {len(finalists)} networks meet the budget about alike; training each from scratch for "
         f"{epochs} epochs{then}, to tell which is best"
     )
-    trials = halved([one.architecture for one in finalists], epochs, Trials(context, run), FACTOR)
-    rows = [trial_row(context, one) for one in trials]
+    trials = halved([one.architecture for one in finalists], epochs, _Trials(context, run), FACTOR)
+    rows = [_row(context, one) for one in trials]
     best = next(one for one in finalists if one.architecture == trials[-1].architecture)
     context.reporter.say(
         f"search: the best of them is right for {trials[-1].accuracy:.2%} of the held-out images after "
@@ -64,13 +64,12 @@ def winner(
     return best, rows
 
 
-def trial_row(context: Context, trial: Trial) -> dict[str, Any]:
-    """Return a trial as JSON-able data, as a run keeps it."""
+def _row(context: Context, trial: Trial) -> dict[str, Any]:
     genotype = context.space.text(trial.architecture)
     return {"genotype": genotype, "epochs": trial.epochs, "accuracy": trial.accuracy}
 
 
-class Trials:
+class _Trials:
     """Trains networks for a few epochs and gives their accuracies, which are kept in the run's folder."""
 
     def __init__(self, context: Context, run: Run) -> None:
