@@ -121,6 +121,8 @@ def test_one_broken_budget_fails_the_verdict(two, ehdnas):
 
 @pytest.mark.slow
 def test_a_search_for_two_devices_is_the_same_after_an_interruption(two, ehdnas, monkeypatch):
+    with (two / "ehdnas.toml").open("a") as settings:
+        settings.write("checkpoint_s = 0\n")
     whole = json.loads(ehdnas("search", *BOTH, "--budget", BUDGET, "--json").out)
     from ehdnas.search.searcher import Searcher
 
