@@ -121,9 +121,5 @@ def test_on_a_real_clock_no_measurement_is_lost_or_repeated(project, ehdnas, kil
     first = ehdnas("search", "--json")
     database = (project / ".ehdnas" / "measurements.db").read_bytes()
     second = ehdnas("search", "--json")
-    assert (first.code, second.code) == (0, 0) and rows(project)[1] == 0
-    if (
-        "fitting the predictor" not in first.err
-    ):  # else the second search begins with what the first one learnt
-        assert json.loads(first.out)["genotype"] == json.loads(second.out)["genotype"]
-        assert (project / ".ehdnas" / "measurements.db").read_bytes() == database
+    assert json.loads(first.out)["genotype"] == json.loads(second.out)["genotype"]
+    assert (project / ".ehdnas" / "measurements.db").read_bytes() == database
